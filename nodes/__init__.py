@@ -1,0 +1,1 @@
+"""The pack's rooms. Importing this package loads nothing, so every room works without ComfyUI."""

@@ -1,0 +1,140 @@
+"""What the rooms hand each other: the request, the result, and what a backend is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEGATIVE_PROMPT = "nsfw"
+REMOVE_PROMPT = "remove"
+EXTEND_PROMPT = "high-definition, perfect composition"
+
+
+class EditTask(str, Enum):
+    """What the artist asks for."""
+
+    FILL = "fill"
+    REMOVE = "remove"
+    EXTEND = "extend"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRecipe:
+    """What the artist asks for in words and numbers: everything but the pixels. Defaults are the
+    OneReward authors' own recipe.
+    """
+
+    task: EditTask
+    prompt: str
+    negative_prompt: str = NEGATIVE_PROMPT
+    seed: int = 0
+    num_inference_steps: int = 28
+    guidance_scale: float = 1.0
+    true_cfg: float = 4.0
+    acceleration: str = "none"
+    num_images: int = 1
+    enable_safety_checker: bool = False
+
+    def on(self, image: Tensor, mask: Tensor, *, seed: int, num_images: int) -> EditRequest:
+        """The same recipe on these pixels, with this seed, that many times."""
+        words = {f.name: getattr(self, f.name) for f in dataclasses.fields(EditRecipe)}
+        words |= {"seed": seed, "num_images": num_images}
+        return EditRequest(**words, image=image, mask=mask)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditRequest(EditRecipe):
+    """One call to a backend, complete: a backend reads nothing else.
+
+    A field a backend cannot honour raises InputError; it is never dropped.
+
+    Attributes:
+        image: float [1, h, w, 3] in 0..1, h and w multiples of 16.
+        mask: float [1, h, w], 1 = change, binary.
+    """
+
+    image: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditResult:
+    """What a backend returns.
+
+    Attributes:
+        images: float [num_images, h, w, 3] in 0..1, the size of the request's image.
+        seeds: one per image; image i was made with the request's seed + i.
+        has_nsfw_concepts: one flag per image; all False where the backend does not look.
+        timings: seconds per stage, in order.
+        request_id: the remote service's name for the call, if there was one.
+        cost: US dollars, if the call was billed and the price is known.
+    """
+
+    images: Tensor
+    seeds: tuple[int, ...]
+    has_nsfw_concepts: tuple[bool, ...]
+    timings: Mapping[str, float] = field(default_factory=dict)
+    request_id: str | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """The sizes a backend works well at. The canvas plans its crops by them.
+
+    Attributes:
+        max_pixels: the largest crop, in pixels as the model sees it.
+        min_side: the smallest crop side, in pixels of the source.
+        max_aspect: longest side over shortest, as far as the picture allows.
+    """
+
+    max_pixels: int
+    min_side: int
+    max_aspect: float
+
+
+class ProgressSink(Protocol):
+    """Where a long run tells how far it is, and learns that the user wants it to stop."""
+
+    def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
+        """Step `value` of `total` is done; `preview` is float [h, w, 3] in 0..1."""
+
+    def status(self, text: str) -> None:
+        """One line for the user, about what happens now."""
+
+    def check_interrupted(self) -> None:
+        """Raise the host's interruption exception if the user pressed Cancel."""
+
+
+class Backend(Protocol):
+    """Something that can paint a masked crop."""
+
+    @property
+    def name(self) -> str:
+        """What the user reads, such as "preview model"."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The sizes this backend works well at."""
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raise InputError for a recipe this backend cannot honour. Loads and sends nothing."""
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paint the masked pixels of one crop."""
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """Names a backend in plain values; this is what travels on an ONEREWARD_BACKEND socket, never
+    a live pipeline, a key or a URL.
+    """
+
+    kind: str

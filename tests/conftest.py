@@ -1,0 +1,25 @@
+"""Loads the pack as a package, the way ComfyUI does, but without running its __init__.
+
+The pack root never goes on sys.path: its `nodes` would shadow ComfyUI's own nodes.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "onereward_pack"
+
+
+def load_package() -> None:
+    """Put the pack root into sys.modules as a package; its rooms import from there on demand."""
+    spec = spec_from_file_location(
+        PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None
+    sys.modules[PACKAGE] = module_from_spec(spec)
+
+
+load_package()
