@@ -1,0 +1,1 @@
+"""Masks, regions, crops, seams and stitching: tensors only, no ComfyUI, no network, no model."""

@@ -1,0 +1,87 @@
+"""Connected areas of a mask, by runs: a mask is few runs even where it is many pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csgraph
+from torch import Tensor
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Unpainted runs within rows, [start, stop) in the flattened mask, in order."""
+
+    start: Ints
+    stop: Ints
+
+
+def fill_holes(mask: Tensor) -> Tensor:
+    """The mask with its holes painted: unpainted areas (4-neighbours) that touch no border.
+
+    Args:
+        mask: bool [H, W]; not written to.
+
+    Returns bool [H, W]; `mask` itself where it has no holes.
+    """
+    painted = np.ascontiguousarray(mask.cpu().numpy())
+    if not painted.size:
+        return mask
+    runs = _unpainted_runs(painted)
+    holes = _holes(runs, *painted.shape)
+    if not holes.any():
+        return mask
+    filled = painted.copy()
+    flat = filled.reshape(-1)
+    for start, stop in zip(runs.start[holes].tolist(), runs.stop[holes].tolist(), strict=True):
+        flat[start:stop] = True
+    return torch.from_numpy(filled).to(mask.device)
+
+
+def range_pairs(first: Ints, last: Ints) -> tuple[Ints, Ints]:
+    """All (i, j) with first[i] <= j < last[i], as two arrays in order of i, then j."""
+    counts = np.maximum(last - first, 0)
+    owner = np.repeat(np.arange(len(first)), counts)
+    begin = np.cumsum(counts) - counts
+    return owner, np.arange(len(owner)) - begin[owner] + first[owner]
+
+
+def group(count: int, one: Ints, other: Ints) -> Ints:
+    """A group number for each of `count` things, where one[k] and other[k] belong together."""
+    links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
+    labels: Ints = csgraph.connected_components(links, directed=False)[1]
+    return labels
+
+
+def _unpainted_runs(painted: Bools) -> Runs:
+    height, width = painted.shape
+    flat = painted.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # A run ends with its row, even where the next row goes on in the same value.
+    bounds = np.concatenate([changes, np.arange(0, (height + 1) * width, width)])
+    bounds.sort(kind="stable")  # two sorted parts: a merge
+    start, stop = bounds[:-1], bounds[1:]
+    unpainted = start < stop  # a row that begins with a change has that bound twice
+    unpainted[unpainted] = ~flat[start[unpainted]]
+    return Runs(start[unpainted], stop[unpainted])
+
+
+def _holes(runs: Runs, height: int, width: int) -> Bools:
+    """Which runs belong to an area that touches no border."""
+    # Moved down by a row, a run overlaps exactly the runs it touches in the next row.
+    above, below = range_pairs(
+        np.searchsorted(runs.stop, runs.start + width, "right"),
+        np.searchsorted(runs.start, runs.stop + width, "left"),
+    )
+    labels = group(len(runs.start), above, below)
+    border = (runs.start % width == 0) | (runs.stop % width == 0)
+    border |= (runs.start < width) | (runs.stop > (height - 1) * width)
+    open_areas = np.zeros(len(runs.start), np.bool_)
+    open_areas[labels[border]] = True
+    return ~open_areas[labels]
