@@ -1,0 +1,38 @@
+"""The pack's own small model as a backend: no download, no key, no GPU needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
+from .checkpoints import PREVIEW_FOLDER
+from .checks import check_pixels, check_recipe
+from .memory import OWNER
+
+
+class PreviewBackend:
+    """A Backend that paints with the preview model."""
+
+    name = "preview model"
+    # it was trained on sides from 192 to 320 pixels
+    capabilities = Capabilities(max_pixels=256 * 256, min_side=256, max_aspect=5 / 3)
+
+    def __init__(self, folder: Path = PREVIEW_FOLDER) -> None:
+        self._folder = folder
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
+        check_recipe(recipe)
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop; see OneRewardPipeline.
+
+        Raises:
+            InputError: the request breaks a rule; nothing was loaded, unless it is the prompt's
+                length, which only the tokenizer knows.
+            ModelNotFoundError, CheckpointError: the model's files are missing or broken.
+        """
+        check_recipe(request)
+        check_pixels(request)
+        with OWNER.pipeline(self._folder) as pipeline:
+            return pipeline(request, progress)
