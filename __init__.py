@@ -1,0 +1,13 @@
+"""ComfyUI-OneReward: paint a mask, say what you want, keep every other pixel."""
+
+from __future__ import annotations
+
+from .nodes.extension import OneRewardExtension
+
+
+async def comfy_entrypoint() -> OneRewardExtension:
+    """ComfyUI asks this for the pack's nodes."""
+    return OneRewardExtension()
+
+
+__all__ = ["comfy_entrypoint"]

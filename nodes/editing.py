@@ -1,0 +1,205 @@
+"""One edit from picture to picture: plan, run, stitch. Nodes and command line both call it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .canvas.batch import pair_batches
+from .canvas.copies import copy_pictures, empty_mask
+from .canvas.extend import extend_picture, extension_steps, margins
+from .canvas.geometry import Crop
+from .canvas.masks import fit_mask
+from .canvas.options import MAX_BLEND, CanvasOptions
+from .canvas.plan import CanvasPlan, plan_crops
+from .canvas.previews import PlacedPreview
+from .canvas.sizes import parse_extend
+from .canvas.stitch import cut, paste
+from .contracts import Backend, Capabilities, EditRecipe, EditTask, ProgressSink
+from .errors import InputError
+from .reports import Report
+
+REMOVE_GROW = 12
+SEEDS = 2**64
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A finished edit.
+
+    Attributes:
+        images: float [pairs * num_images, H, W, C], the input's dtype and channels; image
+            `pair * num_images + i` is variation i of that pair.
+        mask: float [pairs * num_images, H, W], the blend used: where it is 0, the image equals
+            the input bit for bit.
+        seeds: one per image, recipe.seed + its index.
+        report: what was done, for the user.
+    """
+
+    images: Tensor
+    mask: Tensor
+    seeds: tuple[int, ...]
+    report: str
+
+
+def default_canvas(task: EditTask) -> CanvasOptions:
+    """The canvas a task uses when the user sets none: Remove wants more room for shadows."""
+    return CanvasOptions(grow=REMOVE_GROW) if task is EditTask.REMOVE else CanvasOptions()
+
+
+def edit(
+    image: Tensor,
+    mask: Tensor,
+    recipe: EditRecipe,
+    canvas: CanvasOptions | None,
+    backend: Backend,
+    progress: ProgressSink,
+) -> Edit:
+    """Repaint the masked pixels of every picture.
+
+    Args:
+        image: float [B, H, W, 3 or 4]; never written to.
+        mask: float [N, H, W] or [H, W], 1 = change; 1:1, 1:N, N:1 or N:N with the pictures.
+        recipe: what to paint.
+        canvas: how masks, crops and seams are treated; None for the task's defaults.
+
+    Raises:
+        InputError: before any model is loaded or anything is sent.
+    """
+    report = Report(backend.name, recipe)
+    options = canvas or default_canvas(recipe.task)
+    check_image(image)
+    backend.check(recipe)
+    with report.stage("plan"):
+        pairs, plans = plan_edit(image, mask, options, backend.capabilities)
+    count = recipe.num_images
+    # The one copy of the pictures; everything below writes into it, crop by crop.
+    images = copy_pictures(image, [picture for picture, _ in pairs for _ in range(count)])
+    jobs = [(pair, crop) for pair, plan in enumerate(plans) for crop in plan.crops]
+    for number, (pair, crop) in enumerate(jobs):
+        picture, first = image[pairs[pair][0]], pair * count
+        request = recipe.on(*cut(picture, crop), seed=_seed(recipe, first), num_images=count)
+        # Shown on the first variation, so that crops already done stay visible.
+        placed = CropProgress(progress, images[first], crop, number, len(jobs))
+        placed.check_interrupted()
+        result = backend.run(request, placed)
+        report.add_times(result.timings)
+        with report.stage("stitch"):
+            for i, generated in enumerate(result.images):
+                report.add_seam(paste(images[first + i], crop, generated, options.seam))
+    report.add_plans(plans)
+    seeds = tuple(_seed(recipe, i) for i in range(len(images)))
+    return Edit(images, _used_masks(plans, count), seeds, report.text())
+
+
+def plan_edit(
+    image: Tensor, mask: Tensor, canvas: CanvasOptions, capabilities: Capabilities
+) -> tuple[list[tuple[int, int]], list[CanvasPlan]]:
+    """Which picture goes with which mask, as index pairs, and the crops of each pair."""
+    masks, note = fit_mask(mask, image.shape[1], image.shape[2])
+    pairs = pair_batches(len(image), len(masks))
+    by_mask = {m: plan_crops(masks[m], canvas, capabilities) for m in {m for _, m in pairs}}
+    if note:
+        by_mask = {
+            m: dataclasses.replace(plan, notes=(note, *plan.notes)) for m, plan in by_mask.items()
+        }
+    return pairs, [by_mask[m] for _, m in pairs]
+
+
+def extend(
+    image: Tensor,
+    to: str,
+    anchor: str,
+    overlap: int,
+    recipe: EditRecipe,
+    canvas: CanvasOptions | None,
+    backend: Backend,
+    progress: ProgressSink,
+) -> Edit:
+    """Make every picture larger and paint the new area, in several steps if it is large.
+
+    Args:
+        image: float [B, H, W, 3 or 4]; never written to.
+        to: how far, in the words of `canvas.sizes.parse_extend`.
+        anchor: where the old picture sits on the new canvas, one of `canvas.extend.ANCHORS`.
+        overlap: source pixels next to the new area that fade into it; 0 keeps every one.
+
+    Returns:
+        The edit on the larger canvas. Source pixels deeper than `overlap` are unchanged.
+
+    Raises:
+        InputError: before any model is loaded or anything is sent.
+    """
+    check_image(image)
+    if not 0 <= overlap <= MAX_BLEND:
+        raise InputError(f"Overlap {overlap} is out of range. Use 0 to {MAX_BLEND} px.")
+    sides = margins(parse_extend(to), anchor, image.shape[1], image.shape[2])
+    steps = extension_steps(sides, image.shape[1], image.shape[2])
+    # The new area is the mask, exactly; the fade lies in the source, as it does around any mask.
+    options = dataclasses.replace(
+        canvas or default_canvas(recipe.task), grow=0, blend=overlap, clean=False, invert=False
+    )
+    used, reports, done = torch.zeros(1, *image.shape[1:3]), [], None
+    for number, step in enumerate(steps, 1):
+        if len(steps) > 1:
+            progress.status(f"Extending, step {number} of {len(steps)}")
+        image, mask = extend_picture(image, step)
+        done = edit(image, mask, recipe, options, backend, progress)
+        before = F.pad(used, (step.left, step.right, step.top, step.bottom))
+        image, used = done.images, torch.maximum(before, done.mask)
+        reports.append(done.report)
+        # Every variation goes on from its own picture, with its own seed.
+        recipe = dataclasses.replace(recipe, num_images=1)
+    assert done is not None  # margins() refuses an extension by nothing
+    return dataclasses.replace(done, mask=used, report="\n\n".join(reports))
+
+
+def check_image(image: Tensor) -> None:
+    """Raise InputError unless `image` is a float [B, H, W, 3 or 4] with something in it."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.is_floating_point():
+        raise InputError(
+            f"Image has shape {list(image.shape)} and type {image.dtype}; an IMAGE is float "
+            "[batch, height, width, 3 or 4]. Connect an IMAGE output."
+        )
+    if image.numel() == 0:
+        raise InputError(f"Image is empty: shape {list(image.shape)}. Connect a picture.")
+
+
+class CropProgress:
+    """One crop's progress as a part of the whole edit's, its preview shown on the picture."""
+
+    def __init__(
+        self, whole: ProgressSink, picture: Tensor, crop: Crop, number: int, total: int
+    ) -> None:
+        self._whole, self._number, self._total = whole, number, total
+        self._picture, self._crop = picture, crop
+        self._placed: PlacedPreview | None = None
+
+    def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
+        if preview is not None:
+            self._placed = self._placed or PlacedPreview(self._picture, self._crop)
+            preview = self._placed.paste(preview)
+        self._whole.step(self._number * total + value, self._total * total, preview)
+
+    def status(self, text: str) -> None:
+        self._whole.status(text)
+
+    def check_interrupted(self) -> None:
+        self._whole.check_interrupted()
+
+
+def _seed(recipe: EditRecipe, index: int) -> int:
+    return (recipe.seed + index) % SEEDS
+
+
+def _used_masks(plans: list[CanvasPlan], count: int) -> Tensor:
+    """float [len(plans) * count, H, W]: the blend of every output."""
+    masks = empty_mask(len(plans), *plans[0].size)
+    for mask, plan in zip(masks, plans, strict=True):
+        for crop in plan.crops:
+            mask[crop.box.slices] = crop.blend
+    return masks if count == 1 else masks.repeat_interleave(count, 0)

@@ -1,0 +1,23 @@
+"""The pack as ComfyUI sees it: the list of its nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .backend_nodes import OneRewardPreviewBackend
+from .canvas_nodes import OneRewardCanvas, OneRewardPlan, OneRewardProof
+from .edit_nodes import OneRewardExtend, OneRewardFill, OneRewardRemove, OneRewardText
+
+
+class OneRewardExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            OneRewardFill,
+            OneRewardRemove,
+            OneRewardExtend,
+            OneRewardText,
+            OneRewardCanvas,
+            OneRewardPlan,
+            OneRewardProof,
+            OneRewardPreviewBackend,
+        ]

@@ -1,0 +1,75 @@
+"""What an edit did, in lines a user can read and paste into a bug report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from .canvas.plan import CanvasPlan
+from .canvas.seam import SeamStep
+from .canvas.sizes import MEGAPIXEL
+from .contracts import EditRecipe
+
+
+class Report:
+    """Collects facts while an edit runs.
+
+    Args:
+        backend: the backend's name.
+        recipe: what was asked for.
+    """
+
+    def __init__(self, backend: str, recipe: EditRecipe) -> None:
+        self._backend, self._recipe = backend, recipe
+        self._times: dict[str, float] = {}
+        self._seams: list[SeamStep] = []
+        self._plans: Sequence[CanvasPlan] = ()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to the stage of this name."""
+        start = time.perf_counter()
+        yield
+        self.add_times({name: time.perf_counter() - start})
+
+    def add_times(self, seconds: Mapping[str, float]) -> None:
+        for name, value in seconds.items():
+            self._times[name] = self._times.get(name, 0.0) + value
+
+    def add_seam(self, seam: SeamStep) -> None:
+        self._seams.append(seam)
+
+    def add_plans(self, plans: Sequence[CanvasPlan]) -> None:
+        self._plans = plans
+
+    def text(self) -> str:
+        r = self._recipe
+        lines = [
+            f"{r.task.value}: {r.prompt}",
+            f"{self._backend}, {r.num_inference_steps} steps, cfg {r.true_cfg:g}, "
+            f"guidance {r.guidance_scale:g}, seed {r.seed}",
+        ]
+        lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
+        if self._seams:
+            before = max(s.before for s in self._seams)
+            after = max(s.after for s in self._seams)
+            lines.append(f"seam step (delta E): {before:.2f} before correction, {after:.2f} after")
+        times = ", ".join(f"{name} {value:.2f} s" for name, value in self._times.items())
+        return "\n".join([*lines, f"time: {times}"])
+
+
+def _plan_lines(plan: CanvasPlan, index: int) -> list[str]:
+    return [f"picture {index + 1}: {line}" for line in (*plan.notes, *crop_lines(plan))]
+
+
+def crop_lines(plan: CanvasPlan) -> list[str]:
+    """One line per crop: where it lies, how the model sees it, and what that costs in pixels."""
+    lines = []
+    for number, crop in enumerate(plan.crops, 1):
+        box, (height, width) = crop.box, crop.size
+        lines.append(
+            f"crop {number} at x {box.left}, y {box.top}: {box.width}x{box.height}, "
+            f"seen at {width}x{height} ({width * height / MEGAPIXEL:.2f} MP)"
+        )
+    return lines

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from fakes.backend import ColourBackend, Interrupted, RecordingProgress, colour
+from onereward_pack.nodes.canvas.extend import ANCHORS, margins
+from onereward_pack.nodes.canvas.options import REGION_CHOICES, CanvasOptions
+from onereward_pack.nodes.canvas.sizes import parse_extend
+from onereward_pack.nodes.contracts import EditRecipe, EditTask
+from onereward_pack.nodes.editing import default_canvas, edit, extend
+from onereward_pack.nodes.errors import InputError
+from torch import Tensor
+
+RECIPE = EditRecipe(task=EditTask.FILL, prompt="a cat", seed=5)
+HARD = CanvasOptions(grow=0, blend=0, seam=0.0)
+
+
+def square(height: int = 96, width: int = 128, side: int = 20) -> Tensor:
+    mask = torch.zeros(1, height, width)
+    mask[:, 30 : 30 + side, 40 : 40 + side] = 1
+    return mask
+
+
+def picture(batch: int = 1, height: int = 96, width: int = 128, channels: int = 3) -> Tensor:
+    return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(1))
+
+
+def bits(values: Tensor) -> Tensor:
+    """Bit patterns: NaN equals itself, and 0.0 differs from -0.0."""
+    return values.contiguous().view(torch.int16 if values.dtype == torch.float16 else torch.int32)
+
+
+def untouched_equal(before: Tensor, after: Tensor, mask: Tensor) -> bool:
+    keep = (mask == 0).unsqueeze(-1).expand_as(after)
+    return torch.equal(bits(before)[keep], bits(after)[keep])
+
+
+def random_mask(rng: random.Random, count: int, height: int, width: int) -> Tensor:
+    masks = torch.zeros(count, height, width)
+    for mask in masks:
+        for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
+            top, left = rng.randrange(height), rng.randrange(width)
+            tall = rng.choice([1, rng.randint(1, height)])
+            wide = rng.choice([1, rng.randint(1, width)])
+            mask[top : top + tall, left : left + wide] = rng.choice([1.0, 0.98, 0.5, 0.05])
+    return masks
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_nothing_outside_the_blend_changes_and_all_that_was_painted_is_new(block: int) -> None:
+    rng = random.Random(block)
+    for case in range(40):
+        height, width = rng.randint(1, 150), rng.randint(1, 150)
+        batch, masks = rng.choice([(1, 1), (1, 1), (2, 1), (1, 3), (2, 2)])
+        image = picture(batch, height, width, rng.choice([3, 4])) * 3 - 1
+        image[..., 0, 0, :] = float("nan")
+        if rng.random() < 0.3:
+            image = image.half()
+        mask = random_mask(rng, masks, height, width)
+        options = CanvasOptions(
+            grow=rng.choice([0, 1, 8]),
+            blend=rng.choice([0, 1, 16]),
+            context=rng.choice([1.0, 1.5, 3.0]),
+            target=rng.choice(["auto", "native", "96", "64x48", "0.01 MP"]),
+            regions=rng.choice(REGION_CHOICES),
+            seam=rng.choice([0.0, 1.0]),
+            clean=rng.random() < 0.8,
+            invert=rng.random() < 0.1,
+        )
+        before = image.clone()
+        recipe = replace(RECIPE, num_images=rng.choice([1, 1, 2]))
+        backend = ColourBackend(drift=None if options.seam == 0 else 0.01)
+        done = edit(image, mask, recipe, options, backend, RecordingProgress())
+        assert torch.equal(bits(image), bits(before)), (block, case)
+        pairs = max(batch, masks)
+        count = recipe.num_images
+        assert done.images.shape == (pairs * count, height, width, image.shape[-1])
+        assert done.mask.shape == (pairs * count, height, width)
+        source = before.repeat(pairs // batch, 1, 1, 1).repeat_interleave(count, 0)
+        assert untouched_equal(source, done.images, done.mask), (block, case)
+        painted = (mask >= (0.1 if options.clean else 0.5)) ^ options.invert
+        painted = painted.repeat(pairs // masks, 1, 1).repeat_interleave(count, 0)
+        assert bool((done.mask[painted] == 1).all()), (block, case)
+        if options.seam == 0:
+            for index, (new, where) in enumerate(zip(done.images, painted, strict=True)):
+                error = (new[where][:, :3].float() - colour(5 + index)).abs()
+                assert not error.numel() or error.max() < 2e-3, (block, case)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_an_extension_keeps_every_source_pixel_beyond_the_overlap(block: int) -> None:
+    rng = random.Random(100 + block)
+    for case in range(25):
+        height, width = rng.randint(2, 120), rng.randint(2, 120)
+        image = picture(rng.choice([1, 2]), height, width, rng.choice([3, 4]))
+        to = rng.choice(["2x", "16:9", "9:16", "2.39:1", "37", "left 50, bottom 9", "400x300"])
+        overlap, anchor = rng.choice([0, 1, 24]), rng.choice(ANCHORS)
+        recipe = replace(RECIPE, task=EditTask.EXTEND, num_images=rng.choice([1, 2]))
+        before = image.clone()
+        try:
+            done = extend(
+                image, to, anchor, overlap, recipe, None, ColourBackend(), RecordingProgress()
+            )
+        except InputError as error:
+            assert "canvas is" in str(error) or "already" in str(error)
+            continue
+        assert torch.equal(image, before)
+        assert len(done.images) == len(image) * recipe.num_images
+        sides = margins(parse_extend(to), anchor, height, width)
+        left, top = sides.left, sides.top
+        source = before.repeat_interleave(recipe.num_images, 0)
+        inside = done.images[:, top : top + height, left : left + width]
+        blend = done.mask[:, top : top + height, left : left + width]
+        assert untouched_equal(source, inside, blend), (block, case, to, anchor)
+        if overlap == 0:
+            assert bool((blend == 0).all())
+
+
+def test_without_a_soft_edge_only_the_painted_pixels_change() -> None:
+    image, mask = picture(), square()
+    done = edit(image, mask, RECIPE, HARD, ColourBackend(), RecordingProgress())
+    assert torch.equal(done.mask, mask)
+    changed = (done.images != image).any(-1)
+    assert torch.equal(changed, mask.bool())
+
+
+def test_variations_come_picture_by_picture_with_seeds_counted_up() -> None:
+    backend = ColourBackend()
+    recipe = replace(RECIPE, num_images=2)
+    done = edit(picture(3), square(), recipe, HARD, backend, RecordingProgress())
+    assert done.seeds == (5, 6, 7, 8, 9, 10)
+    assert [r.seed for r in backend.requests] == [5, 7, 9]
+    inside = done.images[:, 40, 50]
+    assert torch.allclose(inside, torch.stack([colour(s) for s in done.seeds]), atol=1e-3)
+
+
+def test_the_seed_wraps_at_the_end_of_its_range() -> None:
+    recipe = replace(RECIPE, seed=2**64 - 1, num_images=1)
+    done = edit(picture(2), square(), recipe, HARD, ColourBackend(), RecordingProgress())
+    assert done.seeds == (2**64 - 1, 0)
+
+
+@pytest.mark.parametrize("empty", [torch.zeros(1, 64, 64), torch.zeros(1, 96, 128)])
+def test_an_empty_mask_gives_the_picture_back_without_a_call(empty: Tensor) -> None:
+    backend, image = ColourBackend(), picture()
+    done = edit(image, empty, RECIPE, None, backend, RecordingProgress())
+    assert torch.equal(done.images, image)
+    assert not backend.requests
+    assert not done.mask.any()
+    assert "untouched" in done.report
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "words"),
+    [
+        (picture(2), torch.ones(3, 96, 128), "2.*3"),
+        (picture(), torch.ones(1, 50, 128), "128x50.*128x96"),
+        (picture(channels=1), square(), "3 or 4"),
+        (picture()[0], square(), r"\[96, 128, 3\]"),
+        (picture(0), square(), "empty"),
+        ((picture() * 255).byte(), square(), "uint8"),
+        (picture(), torch.full((1, 96, 128), float("nan")), "NaN|nan"),
+    ],
+)
+def test_bad_input_is_refused_before_the_backend_runs(
+    image: Tensor, mask: Tensor, words: str
+) -> None:
+    backend = ColourBackend()
+    with pytest.raises(InputError, match=words):
+        edit(image, mask, RECIPE, None, backend, RecordingProgress())
+    assert not backend.requests
+
+
+def test_a_recipe_the_backend_cannot_honour_is_refused() -> None:
+    with pytest.raises(InputError, match="acceleration high"):
+        recipe = replace(RECIPE, acceleration="high")
+        edit(picture(), square(), recipe, None, ColourBackend(), RecordingProgress())
+
+
+def test_progress_counts_over_all_crops_and_shows_the_whole_picture() -> None:
+    mask = square(300, 400)
+    mask[:, 250:270, 350:370] = 1
+    progress = RecordingProgress()
+    backend = ColourBackend()
+    done = edit(picture(1, 300, 400), mask, RECIPE, None, backend, progress)
+    assert len(backend.requests) == 2
+    assert progress.steps == [(1, 2), (2, 2)]
+    assert progress.previews[0].shape == (300, 400, 3)
+    assert torch.allclose(progress.previews[0][40, 50], colour(5), atol=0.08)
+    assert done.report.count("crop ") == 2
+
+
+def test_the_preview_of_a_large_picture_is_small() -> None:
+    progress = RecordingProgress()
+    mask = torch.zeros(1, 2000, 1500)
+    mask[:, 900:1300, 700:1000] = 1
+    edit(picture(1, 2000, 1500), mask, RECIPE, None, ColourBackend(), progress)
+    assert max(progress.previews[0].shape) <= 512
+    assert torch.allclose(progress.previews[0][275, 210], colour(5), atol=0.02)
+
+
+def test_cancel_ends_the_edit_and_the_next_one_is_clean() -> None:
+    mask = square(300, 400)
+    mask[:, 250:270, 350:370] = 1
+    image = picture(1, 300, 400)
+    before = image.clone()
+    with pytest.raises(Interrupted):
+        edit(image, mask, RECIPE, None, ColourBackend(), RecordingProgress(cancel_at=1))
+    assert torch.equal(image, before)
+    again = edit(image, mask, RECIPE, None, ColourBackend(), RecordingProgress())
+    fresh = edit(before, mask, RECIPE, None, ColourBackend(), RecordingProgress())
+    assert torch.equal(again.images, fresh.images)
+
+
+def test_long_extensions_run_in_steps_each_variation_from_its_own_picture() -> None:
+    backend, progress = ColourBackend(), RecordingProgress()
+    recipe = replace(RECIPE, task=EditTask.EXTEND, num_images=2)
+    done = extend(picture(1, 40, 40), "right 100", "center", 0, recipe, None, backend, progress)
+    assert done.images.shape == (2, 40, 140, 3)
+    assert any("step 2 of" in text for text in progress.texts)
+    assert done.seeds == (5, 6)
+    assert torch.allclose(done.images[1, 20, 130], colour(6), atol=0.02)
+
+
+def test_remove_grows_more_by_default() -> None:
+    assert default_canvas(EditTask.REMOVE).grow == 12
+    assert default_canvas(EditTask.FILL).grow == 8
+
+
+def test_the_report_names_backend_recipe_crops_seam_and_times() -> None:
+    report = edit(picture(), square(), RECIPE, None, ColourBackend(), RecordingProgress()).report
+    for words in ("fill: a cat", "colour, 28 steps, cfg 4", "crop 1 at x", "seam step", "denoise"):
+        assert words in report

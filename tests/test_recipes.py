@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from onereward_pack.nodes.contracts import BackendSpec, EditRequest, EditTask
+from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.recipes import make_recipe, text_prompt
+
+WIDGETS = {"seed": 7, "steps": 28, "cfg": 4.0, "num_images": 1}
+
+
+def test_the_widgets_default_to_the_authors_recipe() -> None:
+    recipe = make_recipe(EditTask.FILL, prompt="a cat", **WIDGETS)
+    assert (recipe.guidance_scale, recipe.true_cfg, recipe.negative_prompt) == (1.0, 4.0, "nsfw")
+    assert (recipe.num_inference_steps, recipe.seed, recipe.acceleration) == (28, 7, "none")
+
+
+@pytest.mark.parametrize(
+    ("task", "prompt", "expected"),
+    [
+        (EditTask.FILL, " a cat ", "a cat"),
+        (EditTask.REMOVE, "", "remove"),
+        (EditTask.REMOVE, "the dog", "remove"),
+        (EditTask.EXTEND, "", "high-definition, perfect composition"),
+        (EditTask.EXTEND, "a beach", "a beach"),
+    ],
+)
+def test_a_task_uses_the_fixed_prompt_the_authors_trained(
+    task: EditTask, prompt: str, expected: str
+) -> None:
+    assert make_recipe(task, prompt=prompt, **WIDGETS).prompt == expected
+
+
+def test_fill_without_words_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match="prompt is empty.*OneReward Remove"):
+        make_recipe(EditTask.FILL, prompt=" \n", **WIDGETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "scene", "expected"),
+    [
+        ("SALE", "", 'the words "SALE"'),
+        ("Byte\nDance", "", 'the words "Byte", and in the next line "Dance"'),
+        ("\n A \n\n b\n", "on a sign", 'the words "A", and in the next line "b", on a sign'),
+        ('Say "hi"', "", "the words \"Say 'hi'\""),
+    ],
+)
+def test_lines_of_text_become_the_authors_pattern(text: str, scene: str, expected: str) -> None:
+    assert text_prompt(text, scene) == expected
+
+
+def test_text_without_a_word_is_refused() -> None:
+    with pytest.raises(InputError, match="text is empty"):
+        text_prompt(" \n ")
+
+
+def test_a_request_is_the_recipe_on_pixels() -> None:
+    recipe = make_recipe(EditTask.FILL, prompt="a cat", **WIDGETS)
+    image, mask = torch.zeros(1, 16, 16, 3), torch.ones(1, 16, 16)
+    request = recipe.on(image, mask, seed=9, num_images=3)
+    assert isinstance(request, EditRequest)
+    assert (request.seed, request.num_images, request.image, request.mask) == (9, 3, image, mask)
+    same = {f.name for f in dataclasses.fields(recipe)} - {"seed", "num_images"}
+    assert all(getattr(request, name) == getattr(recipe, name) for name in same)
+
+
+def test_a_backend_spec_is_plain_data() -> None:
+    spec = BackendSpec("preview")
+    assert pickle.loads(pickle.dumps(spec)) == spec
+    assert hash(spec) == hash(BackendSpec("preview"))
