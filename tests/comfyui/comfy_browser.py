@@ -1,0 +1,166 @@
+"""Drives ComfyUI's real front end in Debian's Chromium, as an artist would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from comfy_graph import Graph
+from comfy_server import PACK_FOLDER, RUN_LIMIT
+from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
+
+BANNER_OFF = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PACK_URL = f"/extensions/{PACK_FOLDER}/"
+
+WATCH_RUNS = """() => {
+    window.finishedRuns = [];
+    for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(name, event => window.finishedRuns.push([name, event.detail]));
+}"""
+LOAD_GRAPH = "graph => app.loadGraphData(graph)"
+NODES = """() => app.graph.nodes.map(node => ({
+    id: node.id, type: node.type, red: Boolean(node.has_errors),
+    known: node.type in LiteGraph.registered_node_types, size: [...node.size],
+    pos: [...node.pos], title: node.title,
+}))"""
+FIT_VIEW = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+SHOWN = "id => { const imgs = app.graph.getNodeById(id).imgs; return imgs?.[0]?.naturalWidth > 0 }"
+NODES_2 = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+PIXELS = """id => {
+    const img = app.graph.getNodeById(id).imgs[0];
+    const canvas = document.createElement("canvas");
+    canvas.width = img.naturalWidth; canvas.height = img.naturalHeight;
+    const context = canvas.getContext("2d");
+    context.drawImage(img, 0, 0);
+    const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+    const colours = new Set();
+    for (let i = 0; i < data.length; i += 4)
+        colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+    return {width: canvas.width, height: canvas.height, colours: colours.size};
+}"""
+
+
+def find_browser() -> str | None:
+    """Where Chromium or Chrome is, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+class FrontEnd:
+    """One open tab of ComfyUI.
+
+    `complaints` collects what went wrong on the page and is our concern: uncaught exceptions, and
+    console errors and failed requests for the pack's own files.
+    """
+
+    def __init__(self, page: Page, url: str, pictures: Path) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self._pictures = pictures
+        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        page.on("console", self._hear)
+        page.on("response", self._look)
+        page.add_init_script(BANNER_OFF)
+        page.goto(url)
+        page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes.length")
+        page.evaluate(WATCH_RUNS)
+
+    def load(self, graph: Graph) -> None:
+        """Open a workflow, as dropping its file on the page does."""
+        self.page.evaluate(LOAD_GRAPH, graph)
+        self.fit_view()
+
+    def open_template(self, category: str, title: str) -> int:
+        """Open a workflow through the Templates dialog; the width of the thumbnail it showed."""
+        self.page.get_by_role("button", name="Templates").click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_text(re.compile(f"^{re.escape(category)}$", re.IGNORECASE)).first.click()
+        card = dialog.get_by_test_id(f"template-workflow-{title}")
+        picture = card.locator("img").first
+        picture.wait_for()
+        self.page.wait_for_function("img => img.complete", arg=picture.element_handle())
+        width = int(picture.evaluate("img => img.naturalWidth"))
+        self.screenshot(f"templates, {title}")
+        card.click()
+        dialog.wait_for(state="hidden")
+        return width
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the open graph: id, type, title, pos, size, red, known."""
+        nodes: list[dict[str, Any]] = self.page.evaluate(NODES)
+        return nodes
+
+    def fit_view(self) -> None:
+        """Show the whole graph."""
+        self.page.evaluate(FIT_VIEW)
+
+    def run(self) -> tuple[str, dict[str, Any]]:
+        """Press Run; how the run ended, and what the server said of it."""
+        before = self.page.evaluate("() => window.finishedRuns.length")
+        self.page.get_by_role("button", name="Run", exact=True).click()
+        self.page.wait_for_function(
+            "before => window.finishedRuns.length > before", arg=before, timeout=RUN_LIMIT * 1000
+        )
+        name, detail = self.page.evaluate("() => window.finishedRuns.at(-1)")
+        return name, detail
+
+    def shown(self, node_id: int) -> dict[str, int]:
+        """Width, height and number of colours of the picture that a node shows on the graph."""
+        self.page.wait_for_function(SHOWN, arg=node_id)
+        pixels: dict[str, int] = self.page.evaluate(PIXELS, node_id)
+        return pixels
+
+    @contextmanager
+    def nodes_2(self) -> Iterator[None]:
+        """The newer renderer, whose nodes are page elements; what is open is shown in it."""
+        self.page.evaluate(NODES_2, True)
+        yield
+        self.page.evaluate(NODES_2, False)
+
+    def shown_in_nodes_2(self, node_id: int) -> int:
+        """The width of the picture that a node of the newer renderer shows."""
+        picture = self.page.locator(f"[data-node-id='{node_id}'] img").first
+        picture.wait_for()
+        self.page.wait_for_function("img => img.complete", arg=picture.element_handle())
+        return int(picture.evaluate("img => img.naturalWidth"))
+
+    def screenshot(self, name: str) -> Path:
+        """The page as it looks now, in the folder for screenshots."""
+        path = self._pictures / f"{name}.png"
+        self.page.wait_for_timeout(400)  # let the canvas draw
+        self.page.screenshot(path=path)
+        return path
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        ours = PACK_URL in message.text or PACK_URL in str(message.location.get("url"))
+        if message.type == "error" and ours:
+            self.complaints.append(f"console: {message.text}")
+
+    def _look(self, response: Response) -> None:
+        if PACK_URL in response.url and not response.ok:
+            self.complaints.append(f"{response.status}: {response.url}")
+
+
+@contextmanager
+def front_end(browser: str, url: str, pictures: Path) -> Iterator[FrontEnd]:
+    """A tab in a browser of its own; screenshots go to ONEREWARD_SCREENSHOTS or `pictures`."""
+    folder = Path(os.environ.get("ONEREWARD_SCREENSHOTS") or pictures)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=list(ARGUMENTS))
+        page = chromium.new_page(viewport={"width": 1600, "height": 1000})
+        yield FrontEnd(page, url, folder)
+        chromium.close()

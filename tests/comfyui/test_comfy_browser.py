@@ -1,0 +1,112 @@
+"""The example workflows in ComfyUI's real front end, run by its real Run button."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_browser import FrontEnd, find_browser, front_end
+from comfy_graph import NOTES, fill_example, load, workflow_files
+from comfy_server import PACK_FOLDER, ComfyUI
+
+pytestmark = [pytest.mark.comfy, pytest.mark.browser]
+
+WORKFLOWS = workflow_files()
+TITLE_BAR = 30
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = find_browser()
+    if found is None:
+        message = "No Chromium or Chrome on the PATH: the front end is NOT tested."
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+# Module scope: playwright's event loop must be gone before other tests call asyncio.run.
+@pytest.fixture(scope="module")
+def page(
+    browser: str, comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FrontEnd]:
+    with front_end(browser, comfyui.url, tmp_path_factory.mktemp("screenshots")) as tab:
+        yield tab
+
+
+def output_nodes(graph: dict[str, Any]) -> list[int]:
+    """The nodes that show pictures at the end."""
+    kinds = ("PreviewImage", "SaveImage")
+    return [node["id"] for node in graph["nodes"] if node["type"] in kinds]
+
+
+def overlaps(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The pairs of nodes that lie on each other, by title."""
+    pairs = combinations(nodes, 2)
+    return [(one["title"], other["title"]) for one, other in pairs if overlap(one, other)]
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    (x1, y1), (w1, h1) = one["pos"], one["size"]
+    (x2, y2), (w2, h2) = other["pos"], other["size"]
+    across = x1 < x2 + w2 and x2 < x1 + w1
+    return across and y1 - TITLE_BAR < y2 + h2 and y2 - TITLE_BAR < y1 + h1
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+def test_the_example_opens_from_the_templates_and_runs(page: FrontEnd, path: Path) -> None:
+    graph = load(path)
+    assert page.open_template(PACK_FOLDER, path.stem) >= 256, "no thumbnail"
+    page.page.wait_for_function(
+        "count => app.graph.nodes.length === count", arg=len(graph["nodes"])
+    )
+    page.fit_view()
+    nodes = page.nodes()
+    assert sorted(node["type"] for node in nodes) == sorted(node["type"] for node in graph["nodes"])
+    assert [node for node in nodes if not node["known"] and node["type"] not in NOTES] == []
+    assert overlaps(nodes) == []
+    assert page.page.get_by_role("dialog").count() == 0
+
+    name, detail = page.run()
+    assert name == "execution_success", detail
+    shown = [page.shown(node_id) for node_id in output_nodes(graph)]
+    page.screenshot(path.stem)
+    assert shown
+    assert all(picture["width"] >= 256 and picture["colours"] > 64 for picture in shown)
+    assert [node for node in page.nodes() if node["red"]] == []
+    assert overlaps(page.nodes()) == [], "nodes that grew by a preview"
+    assert page.complaints == []
+
+
+def test_the_fill_example_also_runs_in_the_nodes_2_renderer(page: FrontEnd) -> None:
+    graph = load(fill_example())
+    with page.nodes_2():
+        page.load(graph)
+        name, detail = page.run()
+        assert name == "execution_success", detail
+        shown = [page.shown_in_nodes_2(node_id) for node_id in output_nodes(graph)]
+        page.fit_view()
+        page.screenshot("Fill (preview model), Nodes 2.0")
+    assert shown == [768]
+    assert page.complaints == []
+
+
+def test_a_wrong_mask_is_reported_on_the_page_in_our_words(page: FrontEnd) -> None:
+    graph = load(fill_example())
+    odd = {"SolidMask": [1.0, 300, 200], "MaskComposite": [0, 0, "add"]}
+    for node in graph["nodes"]:
+        node["widgets_values"] = odd.get(node["type"], node["widgets_values"])
+    page.load(graph)
+    name, detail = page.run()
+    assert name == "execution_error", detail
+    dialog = page.page.get_by_role("dialog")
+    dialog.get_by_text("300").first.wait_for()
+    page.screenshot("a wrong mask")
+    assert detail["exception_type"].endswith("InputError")
+    dialog.press("Escape")
+    assert page.complaints == []

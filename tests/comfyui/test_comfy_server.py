@@ -1,0 +1,221 @@
+"""The pack inside a real ComfyUI, over HTTP: nodes, example workflows, interruption, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from comfy_graph import api_prompt, fill_example, load, task_node, workflow_files
+from comfy_server import (
+    PACK,
+    PACK_FOLDER,
+    ComfyUI,
+    Run,
+    base_directory,
+    command,
+    environment,
+)
+
+pytestmark = pytest.mark.comfy
+
+NODE_ID = re.compile(r'node_id="(\w+)"')
+WORKFLOWS = workflow_files()
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+
+
+def our_nodes(object_info: dict[str, Any]) -> dict[str, Any]:
+    module = f"custom_nodes.{PACK_FOLDER}"
+    return {name: info for name, info in object_info.items() if info["python_module"] == module}
+
+
+def declared_node_ids() -> set[str]:
+    sources = [path.read_text(encoding="utf-8") for path in PACK.glob("nodes/*_nodes.py")]
+    return {found for source in sources for found in NODE_ID.findall(source)}
+
+
+def pixels(comfyui: ComfyUI, run: Run, node_id: str) -> np.ndarray:
+    [shown] = run.outputs[node_id]["images"]
+    return np.asarray(comfyui.picture(shown)).astype(int)
+
+
+def probed(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The prompt with previews of what went into its task node and what came out."""
+    task = task_node(prompt)
+    picture = prompt[task]["inputs"]["image"]
+    return prompt | {
+        "before": {"class_type": "PreviewImage", "inputs": {"images": picture}},
+        "after": {"class_type": "PreviewImage", "inputs": {"images": [task, 0]}},
+        # every touched pixel, however faintly: 8 bits would round the blend's foot to 0
+        "touched": {"class_type": "ThresholdMask", "inputs": {"mask": [task, 1], "value": 0.0}},
+        "touched image": {"class_type": "MaskToImage", "inputs": {"mask": ["touched", 0]}},
+        "touched shown": {"class_type": "PreviewImage", "inputs": {"images": ["touched image", 0]}},
+    }
+
+
+def fill_prompt(object_info: dict[str, Any], **inputs: Any) -> dict[str, Any]:
+    """The Fill example with other values in its task node."""
+    prompt = api_prompt(load(fill_example()), object_info)
+    prompt[task_node(prompt)]["inputs"] |= inputs
+    return prompt
+
+
+def test_every_node_of_the_pack_is_offered(object_info: dict[str, Any]) -> None:
+    assert declared_node_ids()
+    assert set(our_nodes(object_info)) == declared_node_ids()
+
+
+def test_every_node_input_and_output_explains_itself(object_info: dict[str, Any]) -> None:
+    silent = []
+    for name, info in our_nodes(object_info).items():
+        silent += [name] * (not info["description"])
+        for group in ("required", "optional"):
+            for key, (_, *options) in info["input"].get(group, {}).items():
+                silent += [f"{name}.{key}"] * (not (options and options[0].get("tooltip")))
+        tooltips = info["output_tooltips"]
+        silent += [f"{name} -> {i}" for i, tooltip in enumerate(tooltips) if not tooltip]
+    assert not silent
+
+
+def test_every_task_has_an_example_workflow(object_info: dict[str, Any]) -> None:
+    used = {prompt[task_node(prompt)]["class_type"] for prompt in _prompts(object_info)}
+    assert used == {"OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText"}
+
+
+def _prompts(object_info: dict[str, Any]) -> list[dict[str, Any]]:
+    return [api_prompt(load(path), object_info) for path in WORKFLOWS]
+
+
+def test_the_template_list_names_every_example(comfyui: ComfyUI) -> None:
+    offered = comfyui.get("/api/workflow_templates")[PACK_FOLDER]
+    assert sorted(offered) == [path.stem for path in WORKFLOWS]
+
+
+@each_workflow
+def test_the_example_runs_and_changes_nothing_outside_its_mask(
+    comfyui: ComfyUI, object_info: dict[str, Any], path: Path
+) -> None:
+    prompt = api_prompt(load(path), object_info)
+    run = comfyui.run(probed(prompt))
+    assert run.status == "success", run.message("execution_error")
+    for node_id in set(run.outputs) & set(prompt):
+        if "images" in run.outputs[node_id]:
+            assert pixels(comfyui, run, node_id).std() > 1
+    before, after, touched = (
+        pixels(comfyui, run, name) for name in ("before", "after", "touched shown")
+    )
+    before, offset = on_canvas(before, after.shape)
+    kept = touched[..., 0] == 0
+    assert kept.any() and not kept.all()
+    assert offset >= 0
+    assert np.array_equal(after[kept], before[kept])
+    assert np.abs(after[~kept] - before[~kept]).mean() > 1
+
+
+def on_canvas(picture: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """The picture centred on black of that shape, and the smaller of its two offsets."""
+    height, width = picture.shape[:2]
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    canvas = np.zeros(shape, picture.dtype)
+    canvas[top : top + height, left : left + width] = picture
+    return canvas, min(top, left)
+
+
+def test_the_same_run_again_is_answered_from_the_cache(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt = fill_prompt(object_info, steps=2, seed=7)
+    comfyui.run(prompt)
+    again = comfyui.run(prompt)
+    cached = again.message("execution_cached")
+    assert again.status == "success"
+    assert cached is not None and task_node(prompt) in cached["nodes"]
+
+
+def test_cancel_ends_a_run_within_two_seconds_and_the_next_run_works(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    long_run = fill_prompt(object_info, steps=100, seed=101)
+    prompt_id, waited = asyncio.run(cancel_in_the_middle(comfyui, long_run))
+    run = comfyui.finished(prompt_id)
+    assert run.message("execution_interrupted") is not None
+    assert run.message("execution_error") is None
+    assert waited < 2
+    assert comfyui.run(fill_prompt(object_info, steps=2, seed=102)).status == "success"
+
+
+async def cancel_in_the_middle(comfyui: ComfyUI, prompt: dict[str, Any]) -> tuple[str, float]:
+    """Interrupt a run after its second step: its id and the seconds until the server said so."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{comfyui.url}/ws?clientId=cancels") as socket,
+    ):
+        prompt_id = await asyncio.to_thread(comfyui.queue, prompt, "cancels")
+        await heard(socket, "progress", lambda data: data["value"] >= 2)
+        start = time.monotonic()
+        await asyncio.to_thread(comfyui.post, "/interrupt", {})
+        await heard(socket, "execution_interrupted", lambda data: data["prompt_id"] == prompt_id)
+        waited = time.monotonic() - start
+    await asyncio.to_thread(comfyui.wait, lambda: comfyui.get(f"/history/{prompt_id}") != {}, 10)
+    return prompt_id, waited
+
+
+async def heard(socket: aiohttp.ClientWebSocketResponse, name: str, wanted: Any) -> None:
+    """Wait for a message of that name that is wanted; a run that ends meanwhile is a failure."""
+    while True:
+        message = await socket.receive(timeout=60)
+        if message.type is not aiohttp.WSMsgType.TEXT:  # binary ones are previews
+            continue
+        said = message.json()
+        if said["type"] == name and wanted(said["data"]):
+            return
+        assert said["type"] not in ("execution_error", "execution_success"), said
+
+
+def test_a_mask_of_another_shape_fails_with_both_sizes_and_a_remedy(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt = fill_prompt(object_info, mask=["odd", 0])
+    prompt["odd"] = {
+        "class_type": "SolidMask",
+        "inputs": {"value": 1.0, "width": 300, "height": 200},
+    }
+    run = comfyui.run(prompt)
+    error = run.message("execution_error")
+    assert run.status == "error"
+    assert error is not None
+    assert error["node_type"] == "OneRewardFill"
+    assert error["exception_type"].endswith("InputError")
+    assert "300" in error["exception_message"] and "768" in error["exception_message"]
+
+
+def test_an_empty_mask_gives_the_picture_back(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt = fill_prompt(object_info)
+    picture = prompt[task_node(prompt)]["inputs"]["image"][0]
+    # example.png has no alpha, so this is Load Image's 64x64 mask of zeros
+    prompt[task_node(prompt)]["inputs"]["mask"] = [picture, 1]
+    run = comfyui.run(probed(prompt))
+    assert run.status == "success", run.message("execution_error")
+    assert np.array_equal(pixels(comfyui, run, "before"), pixels(comfyui, run, "after"))
+
+
+def test_the_import_loads_no_model_library(tmp_path: Path) -> None:
+    folder = base_directory(tmp_path / "base")
+    start = [sys.executable, "-X", "importtime", *command(folder, "--quick-test-for-ci")]
+    done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+    times = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
+    loaded = [line.rsplit("|", 1)[1].strip() for line in times]
+    ours = [name for name in loaded if f"custom_nodes/{PACK_FOLDER}" in name]
+    assert any(name.endswith(".nodes.extension") for name in ours)
+    assert not [name for name in loaded if name.split(".")[0] in ("diffusers", "accelerate")]
+    assert not [name for name in ours if ".local_backend" in name]
