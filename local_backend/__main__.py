@@ -1,0 +1,29 @@
+"""`python -m local_backend`, run in the pack's folder.
+
+The pack is a package only inside ComfyUI, which gives it a name of its own. This does the same, so
+that relative imports reach ../nodes, but leaves the pack's __init__ (it needs ComfyUI) unrun.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "comfyui_onereward"
+
+
+def main() -> int:
+    spec = spec_from_file_location(
+        PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    if spec is None:
+        raise ImportError(f"{ROOT / '__init__.py'} is missing. Install the pack again.")
+    sys.modules[PACKAGE] = module_from_spec(spec)
+    return import_module(f"{PACKAGE}.local_backend.cli").main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
