@@ -1,0 +1,93 @@
+"""Cutting a crop out of the picture for the model, and pasting the model's answer back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+from .geometry import Crop
+from .resample import pad_reflect, resize
+from .seam import SeamStep, correct_seam, seam_step
+
+
+def cut(picture: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+    """What the model gets of a picture [H, W, 3|4]; only the crop's box is read.
+
+    Returns (image float32 [1, h, w, 3] in 0..1, mask float32 [1, h, w], 1 = change, binary), both
+    of crop.size. The mask covers every source pixel of crop.model_mask, and is 0 in the padding.
+    """
+    image = resize(_visible(picture, crop), crop.scaled).clamp(0.0, 1.0)
+    # Max over all source pixels that a model pixel touches: none is lost, whatever the scale.
+    source = crop.model_mask.float()[None, None]
+    mask = functional.adaptive_max_pool2d(source, crop.scaled)[0]
+    height, width = crop.size
+    right, down = width - crop.scaled[1], height - crop.scaled[0]
+    return pad_reflect(image, crop.size)[None], functional.pad(mask, (0, right, 0, down))
+
+
+def paste(out: Tensor, crop: Crop, generated: Tensor, seam: float) -> SeamStep:
+    """Mix the model's answer into `out`, in place, by the crop's blend mask.
+
+    `out` is the caller's own copy of the picture [H, W, 3|4] (any float dtype). It is written only
+    where blend > 0: with the answer itself where blend is 1, with a mixture where it is between.
+    All other values, and alpha everywhere, keep their bits.
+
+    Args:
+        generated: float [h, w, 3] of crop.size; clamped to 0..1.
+        seam: strength of the seam correction, 0 (off) to 1.
+
+    Returns the colour step across the seam without and with the correction. Raises InputError for
+    a `generated` of another size.
+    """
+    _check_size(generated, crop)
+    scaled = generated[: crop.scaled[0], : crop.scaled[1]].to(out.device)
+    patch = resize(scaled, (crop.box.height, crop.box.width)).clamp(0.0, 1.0)
+    original = _visible(out, crop)
+    blend = crop.blend.to(out.device)
+    touched = blend > 0
+    before = after = seam_step(_covered(original, patch, touched), blend)
+    if seam:
+        # The fade counts as kept: the original shows through it, so a difference there is seen.
+        patch = correct_seam(original, patch, blend < 1, seam).clamp(0.0, 1.0)
+        after = seam_step(_covered(original, patch, touched), blend)
+    _mix(out, crop, patch, blend)
+    return SeamStep(before, after)
+
+
+def _check_size(generated: Tensor, crop: Crop) -> None:
+    if tuple(generated.shape) == (*crop.size, 3):
+        return
+    height, width = crop.size
+    came = "x".join(str(side) for side in generated.shape)
+    raise InputError(
+        f"The generated picture is {came} (height x width x channels), but the crop sent to the "
+        f"model was {height}x{width}x3. Use a backend that returns the size it was given."
+    )
+
+
+def _visible(picture: Tensor, crop: Crop) -> Tensor:
+    """The box as a model can see it: float32 RGB in 0..1. What is not a number becomes black."""
+    rows, columns = crop.box.slices
+    return picture[rows, columns, :3].float().nan_to_num(nan=0.0).clamp(0.0, 1.0)
+
+
+def _covered(original: Tensor, patch: Tensor, touched: Tensor) -> Tensor:
+    """Patch over original without the fade, which seam_step does not look at."""
+    covered = original.clone()
+    covered[touched] = patch[touched]
+    return covered
+
+
+def _mix(out: Tensor, crop: Crop, patch: Tensor, blend: Tensor) -> None:
+    rows, columns = crop.box.slices
+    target = out[rows, columns, :3]
+    touched = blend > 0
+    source, answer, weight = target[touched].float(), patch[touched], blend[touched].float()
+    # A source value that is not finite cannot be mixed; the answer stands alone there.
+    source = torch.where(source.isfinite(), source, answer)
+    mixed = torch.lerp(source, answer, weight[:, None])
+    opaque = weight >= 1
+    mixed[opaque] = answer[opaque]  # lerp may miss it by a rounding
+    target[touched] = mixed.to(out.dtype)
