@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from .nodes.extension import OneRewardExtension
 
+# Help pages; ComfyUI serves this folder.
+WEB_DIRECTORY = "./web"
+
 
 async def comfy_entrypoint() -> OneRewardExtension:
     """ComfyUI asks this for the pack's nodes."""
     return OneRewardExtension()
 
 
-__all__ = ["comfy_entrypoint"]
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]
