@@ -58,7 +58,8 @@ def test_several_images_get_numbered_files(files: dict[str, Path], tmp_path: Pat
 def test_extend_makes_the_picture_larger(files: dict[str, Path]) -> None:
     command = ["extend", "--image", str(files["image"]), "--to", "left 40", *FAST]
     assert cli.main(command) == 0
-    assert Image.open(files["image"].with_name("photo-extend.png")).size == (240, 150)
+    with Image.open(files["image"].with_name("photo-extend.png")) as result:
+        assert result.size == (240, 150)
 
 
 def test_text_lines_are_split_at_backslash_n(

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from .geometry import Crop
 from .plan import CanvasPlan
+from .sizes import MEGAPIXEL
 
 SIDE = 1024
 PAINTED, OPAQUE, EDGE, CROP = (230, 40, 50), (250, 210, 40), (255, 255, 255), (60, 130, 255)
@@ -55,8 +56,9 @@ def _draw_crop(image: Image.Image, crop: Crop, number: int, scale: float) -> Non
     draw = ImageDraw.Draw(image)
     right, bottom = corner[0] + size[1] - 1, corner[1] + size[0] - 1
     draw.rectangle((*corner, right, bottom), outline=CROP, width=2)
-    _label(draw, corner, f"{number}: {crop.box.width}x{crop.box.height}, "
-           f"seen at {crop.size[1]}x{crop.size[0]}")  # fmt: skip
+    height, width = crop.size
+    text = f"{number}: {crop.box.width}x{crop.box.height}, seen at {width}x{height}"
+    _label(draw, corner, f"{text}, {width * height / MEGAPIXEL:.2f} MP")
 
 
 def _small(mask: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -110,7 +110,7 @@ class FrontEnd:
     def run(self) -> tuple[str, dict[str, Any]]:
         """Press Run; how the run ended, and what the server said of it."""
         before = self.page.evaluate("() => window.finishedRuns.length")
-        self.page.get_by_role("button", name="Run", exact=True).click()
+        self.page.get_by_test_id("queue-button").click()
         self.page.wait_for_function(
             "before => window.finishedRuns.length > before", arg=before, timeout=RUN_LIMIT * 1000
         )
