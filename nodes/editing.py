@@ -138,7 +138,8 @@ def extend(
     if not 0 <= overlap <= MAX_BLEND:
         raise InputError(f"Overlap {overlap} is out of range. Use 0 to {MAX_BLEND} px.")
     sides = margins(parse_extend(to), anchor, image.shape[1], image.shape[2])
-    steps = extension_steps(sides, image.shape[1], image.shape[2])
+    # A picture that has the shape already goes through with nothing to paint.
+    steps = extension_steps(sides, image.shape[1], image.shape[2]) or [sides]
     # The new area is the mask, exactly; the fade lies in the source, as it does around any mask.
     options = dataclasses.replace(
         canvas or default_canvas(recipe.task), grow=0, blend=overlap, clean=False, invert=False
@@ -154,7 +155,7 @@ def extend(
         reports.append(done.report)
         # Every variation goes on from its own picture, with its own seed.
         recipe = dataclasses.replace(recipe, num_images=1)
-    assert done is not None  # margins() refuses an extension by nothing
+    assert done is not None  # there is at least one step
     return dataclasses.replace(done, mask=used, report="\n\n".join(reports))
 
 

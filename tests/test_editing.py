@@ -225,6 +225,24 @@ def test_long_extensions_run_in_steps_each_variation_from_its_own_picture() -> N
     assert torch.allclose(done.images[1, 20, 130], colour(6), atol=0.02)
 
 
+def test_a_picture_that_has_the_aspect_already_comes_back_untouched() -> None:
+    backend, image = ColourBackend(), picture(1, 90, 160)
+    recipe = replace(RECIPE, task=EditTask.EXTEND)
+    done = extend(image, "16:9", "center", 24, recipe, None, backend, RecordingProgress())
+    assert torch.equal(done.images, image)
+    assert not backend.requests
+    assert "untouched" in done.report
+
+
+@pytest.mark.parametrize("overlap", [-1, 513])
+def test_an_overlap_out_of_range_is_refused(overlap: int) -> None:
+    recipe = replace(RECIPE, task=EditTask.EXTEND)
+    with pytest.raises(InputError, match=f"Overlap {overlap}"):
+        extend(
+            picture(), "2x", "center", overlap, recipe, None, ColourBackend(), RecordingProgress()
+        )
+
+
 def test_remove_grows_more_by_default() -> None:
     assert default_canvas(EditTask.REMOVE).grow == 12
     assert default_canvas(EditTask.FILL).grow == 8

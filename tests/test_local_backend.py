@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
 from onereward_pack.local_backend import memory
@@ -299,7 +298,7 @@ def test_importing_the_room_loads_neither_torch_nor_diffusers() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=ROOT / "tests",
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=True,
