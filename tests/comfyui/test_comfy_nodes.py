@@ -1,0 +1,94 @@
+"""The nodes that no example workflow shows, and what a task node says while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+from typing import Any
+
+import aiohttp
+import pytest
+from comfy_graph import api_prompt, load, task_node, workflow_files
+from comfy_server import ComfyUI
+
+pytestmark = pytest.mark.comfy
+
+PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node, first in a binary message
+
+
+def fill_prompt(object_info: dict[str, Any], **inputs: Any) -> tuple[dict[str, Any], str]:
+    """The Fill example with other values in its task node, and that node's id."""
+    [path] = [path for path in workflow_files() if path.stem.startswith("Fill")]
+    prompt = api_prompt(load(path), object_info)
+    task = task_node(prompt)
+    prompt[task]["inputs"] |= {"steps": 2, **inputs}
+    return prompt, task
+
+
+def test_canvas_options_reach_the_edit_and_the_proof_measures_it(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt, task = fill_prompt(object_info, canvas=["canvas", 0], num_images=2, seed=11)
+    hard = {"grow": 0, "blend": 0, "context": 2.0, "target": "auto", "regions": "one crop"}
+    prompt["canvas"] = {
+        "class_type": "OneRewardCanvas",
+        "inputs": {**hard, "seam": 0.5, "clean": True, "invert": False},
+    }
+    before = prompt[task]["inputs"]["image"]
+    wires = {"before": before, "after": [task, 0], "mask": [task, 1], "report": [task, 3]}
+    prompt["proof"] = {"class_type": "OneRewardProof", "inputs": wires}
+    run = comfyui.run(prompt)
+    assert run.status == "success", run.message("execution_error")
+    [text] = run.outputs["proof"]["text"]
+    for line in ("image 1: largest change outside the blend 0,", "image 2: largest change"):
+        assert line in text
+    assert "denoise" in text
+    # A hard edge: the blend is the painted box of 116 x 140 px and nothing else.
+    shares = re.findall(r"([\d.]+)% of the picture in the blend", text)
+    assert shares == [f"{100 * 116 * 140 / 768**2:.1f}"] * 2
+
+
+def test_canvas_options_out_of_range_are_refused_with_the_range(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt, _ = fill_prompt(object_info, canvas=["canvas", 0])
+    wrong = {"grow": 8, "blend": 16, "context": 1.5, "target": "huge", "regions": "one crop"}
+    prompt["canvas"] = {
+        "class_type": "OneRewardCanvas",
+        "inputs": {**wrong, "seam": 1.0, "clean": True, "invert": False},
+    }
+    error = comfyui.run(prompt).message("execution_error")
+    assert error is not None
+    assert "'huge' is not understood" in error["exception_message"]
+
+
+def test_without_a_backend_the_node_says_what_paints(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt, task = fill_prompt(object_info, seed=12)
+    del prompt[task]["inputs"]["backend"]
+    lines = asyncio.run(lines_on_nodes(comfyui, prompt))
+    assert any(node == task and "it is not OneReward" in text for node, text in lines)
+
+
+async def lines_on_nodes(comfyui: ComfyUI, prompt: dict[str, Any]) -> list[tuple[str, str]]:
+    """Run a prompt; every (node id, text) that nodes showed meanwhile."""
+    lines = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{comfyui.url}/ws?clientId=reads") as socket,
+    ):
+        await asyncio.to_thread(comfyui.queue, prompt, "reads")
+        while True:
+            message = await socket.receive(timeout=60)
+            if message.type is aiohttp.WSMsgType.BINARY:
+                kind, length = struct.unpack(">II", message.data[:8])
+                if kind == PROGRESS_TEXT:
+                    node, text = message.data[8 : 8 + length], message.data[8 + length :]
+                    lines.append((node.decode(), text.decode()))
+                continue
+            said = message.json()["type"]
+            assert said != "execution_error", message.data
+            if said == "execution_success":
+                return lines
