@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
@@ -23,6 +24,9 @@ class PreviewBackend:
     def check(self, recipe: EditRecipe) -> None:
         """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
         check_recipe(recipe)
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Any number of jobs may run: they cost nothing but time."""
 
     def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
         """Paints the masked pixels of one crop; see OneRewardPipeline.

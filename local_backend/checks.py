@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ..nodes.contracts import EditRecipe, EditRequest
+from ..nodes.contracts import ACCELERATIONS, EditRecipe, EditRequest
 from ..nodes.errors import InputError
 
 MAX_STEPS = 1000  # the flow was trained on that many time steps
@@ -17,14 +17,10 @@ SIDE_MULTIPLE = 16
 
 def check_recipe(recipe: EditRecipe) -> None:
     """Raises InputError for words and numbers the local pipeline cannot honour."""
-    if recipe.acceleration != "none":
+    # A level allows shortcuts and asks for none, so a backend without any honours all three.
+    if recipe.acceleration not in ACCELERATIONS:
         raise InputError(
-            f'acceleration is "{recipe.acceleration}", but this backend has "none" only. '
-            'Set it to "none".'
-        )
-    if recipe.enable_safety_checker:
-        raise InputError(
-            "enable_safety_checker is on, but this backend has no safety checker. Turn it off."
+            f'acceleration is "{recipe.acceleration}". Use one of {", ".join(ACCELERATIONS)}.'
         )
     for name, text in (("prompt", recipe.prompt), ("negative_prompt", recipe.negative_prompt)):
         if not isinstance(text, str):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..nodes.backends import resolve_backend
+from ..nodes.backends import resolve_preview
 from ..nodes.canvas.extend import ANCHORS
 from ..nodes.contracts import EditTask
 from ..nodes.conversions import decode_image, decode_mask, encode_png
@@ -86,13 +86,13 @@ def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     with TerminalProgress() as progress:
-        sheet = run_demo(resolve_backend(None), progress)
+        sheet = run_demo(resolve_preview(), progress)
     _write(options.output, sheet)
 
 
 def _edit(options: argparse.Namespace) -> None:
     image = decode_image(_read(options.image))
-    backend, task = resolve_backend(None), options.task
+    backend, task = resolve_preview(), options.task
     recipe = make_recipe(
         task,
         prompt=_prompt(options),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
-from .backends import resolve_backend
+from .backends import auto_backend, resolve_backend
 from .canvas import options as limits
 from .canvas.draw import draw_plan
 from .canvas.options import REGION_CHOICES, CanvasOptions
@@ -15,6 +15,7 @@ from .contracts import BackendSpec, EditTask
 from .editing import check_image, default_canvas, plan_edit
 from .reports import crop_lines
 from .sockets import CATEGORY, BackendSocket, CanvasSocket, image_input, mask_input
+from .user_folder import user_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +162,10 @@ class OneRewardPlan(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         check_image(image)
         options = canvas or default_canvas(EditTask(task))
-        pairs, plans = plan_edit(image, mask, options, resolve_backend(backend).capabilities)
+        folder = user_folder()
+        spec = backend or auto_backend(folder)[0]
+        capabilities = resolve_backend(spec, folder).capabilities
+        pairs, plans = plan_edit(image, mask, options, capabilities)
         drawn = draw_plan([image[picture] for picture, _ in pairs], plans)
         lines = [line for plan in plans for line in (*plan.notes, *crop_lines(plan))]
         return io.NodeOutput(drawn, "\n".join(lines), ui=ui.PreviewImage(drawn, cls=cls))

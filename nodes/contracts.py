@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 NEGATIVE_PROMPT = "nsfw"
 REMOVE_PROMPT = "remove"
 EXTEND_PROMPT = "high-definition, perfect composition"
+ACCELERATIONS = ("none", "regular", "high")
+ACCELERATION = "regular"
 
 
 class EditTask(str, Enum):
@@ -38,9 +40,8 @@ class EditRecipe:
     num_inference_steps: int = 28
     guidance_scale: float = 1.0
     true_cfg: float = 4.0
-    acceleration: str = "none"
+    acceleration: str = ACCELERATION
     num_images: int = 1
-    enable_safety_checker: bool = False
 
     def on(self, image: Tensor, mask: Tensor, *, seed: int, num_images: int) -> EditRequest:
         """The same recipe on these pixels, with this seed, that many times."""
@@ -71,33 +72,49 @@ class EditResult:
     Attributes:
         images: float [num_images, h, w, 3] in 0..1, the size of the request's image.
         seeds: one per image; image i was made with the request's seed + i.
-        has_nsfw_concepts: one flag per image; all False where the backend does not look.
+        has_nsfw_concepts: one flag per image; all False where the backend does not look. A flagged
+            image holds nothing to use.
         timings: seconds per stage, in order.
+        prompt: the prompt the service says it used.
         request_id: the remote service's name for the call, if there was one.
-        cost: US dollars, if the call was billed and the price is known.
+        billed_units: what the service says it billed, in its own units.
+        cost: US dollars spent now: 0 if it cost nothing, None if the price is unknown.
+        session_cost: US dollars spent since the program started, this call included.
+        notes: what else the user should know, such as "from cache".
     """
 
     images: Tensor
     seeds: tuple[int, ...]
     has_nsfw_concepts: tuple[bool, ...]
     timings: Mapping[str, float] = field(default_factory=dict)
+    prompt: str | None = None
     request_id: str | None = None
+    billed_units: float | None = None
     cost: float | None = None
+    session_cost: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """The sizes a backend works well at. The canvas plans its crops by them.
+    """The sizes a backend works well at, which the canvas plans its crops by, and how it runs.
 
     Attributes:
         max_pixels: the largest crop, in pixels as the model sees it.
         min_side: the smallest crop side, in pixels of the source.
         max_aspect: longest side over shortest, as far as the picture allows.
+        remote: the work is done on another machine: run() only waits, and may be called from
+            several threads.
+        parallel_jobs: how many run() calls may be under way at once.
+        images_per_run: the most images one run() should make; None for any number.
     """
 
     max_pixels: int
     min_side: int
     max_aspect: float
+    remote: bool = False
+    parallel_jobs: int = 1
+    images_per_run: int | None = None
 
 
 class ProgressSink(Protocol):
@@ -127,6 +144,11 @@ class Backend(Protocol):
     def check(self, recipe: EditRecipe) -> None:
         """Raise InputError for a recipe this backend cannot honour. Loads and sends nothing."""
 
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Raise if the edit as a whole breaks a limit, such as a spend cap. Called once, with every
+        request of the edit, before the first run.
+        """
+
     def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
         """Paint the masked pixels of one crop."""
 
@@ -138,3 +160,35 @@ class BackendSpec:
     """
 
     kind: str
+
+
+@dataclass(frozen=True)
+class FalSpec(BackendSpec):
+    """fal, or another server that speaks its protocol, and how to talk to it.
+
+    Attributes:
+        server: "fal", or a name in servers.json.
+        output_format: "png" or "jpeg".
+        private: the service keeps neither the pictures nor the prompt, as far as it lets us choose.
+        enable_safety_checker: the service looks at what it made.
+        on_flagged: "raise", or "return input" for an image that was refused.
+        run_cap: US dollars one run of a node may cost; 0 for no cap.
+        session_cap: US dollars all runs may cost until the program ends; 0 for no cap.
+        parallel_jobs: how many jobs may be under way at once.
+        start_deadline: seconds until a job must have started; 0 for no deadline.
+        deadline: seconds until a job must have finished.
+        priority: "normal" or "low".
+    """
+
+    kind: str = "fal"
+    server: str = "fal"
+    output_format: str = "png"
+    private: bool = False
+    enable_safety_checker: bool = True
+    on_flagged: str = "raise"
+    run_cap: float = 5.0
+    session_cap: float = 20.0
+    parallel_jobs: int = 4
+    start_deadline: int = 0
+    deadline: int = 900
+    priority: str = "normal"

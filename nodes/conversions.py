@@ -1,20 +1,27 @@
-"""Tensors to PNG bytes and back."""
+"""Tensors to PNG bytes and data URIs, and back."""
 
 from __future__ import annotations
 
+import base64
 import io
+import warnings
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .errors import InputError
 
 
-def decode_image(data: bytes) -> Tensor:
-    """An image file as float [1, H, W, 3], or 4 channels if it has alpha, in 0..1, upright."""
-    picture = _open(data)
+def decode_image(data: bytes, max_pixels: int | None = None) -> Tensor:
+    """An image file as float [1, H, W, 3], or 4 channels if it has alpha, in 0..1, upright.
+
+    Raises:
+        InputError: the file is broken, or says it is larger than `max_pixels`.
+    """
+    picture = _open(data, max_pixels)
     alpha = "A" in picture.getbands() or "transparency" in picture.info
     pixels = np.asarray(picture.convert("RGBA" if alpha else "RGB"))
     return torch.from_numpy(pixels.copy()).float().div(255).unsqueeze(0)
@@ -26,19 +33,58 @@ def decode_mask(data: bytes) -> Tensor:
     return torch.from_numpy(pixels.copy()).float().div(255).unsqueeze(0)
 
 
-def encode_png(picture: Tensor) -> bytes:
-    """float [H, W, 3 or 4] as an 8-bit PNG; values from an 8-bit file come back exactly."""
-    pixels = picture.float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
+def encode_png(picture: Tensor, compress_level: int = 6) -> bytes:
+    """float [H, W, 3 or 4], or a mask [H, W], as an 8-bit PNG; values from an 8-bit file come back
+    exactly. Level 1 is about four times faster than 6 and a tenth larger.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(_to_8_bit(picture)).save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> Image.Image:
+def to_bytes(pixels: Tensor) -> bytes:
+    """The 8-bit values that a PNG of these pixels would hold, of any shape, in order."""
+    return _to_8_bit(pixels).tobytes()
+
+
+def data_uri(data: bytes, content_type: str) -> str:
+    """A file as a data URI."""
+    return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
+
+
+def from_data_uri(uri: str) -> bytes:
+    """The file in a data URI.
+
+    Raises:
+        InputError: it is none, or is not base64.
+    """
+    head, _, text = uri.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64"):
+        raise InputError(f'"{uri[:40]}" is no data URI in base64.')
     try:
-        picture = Image.open(io.BytesIO(data))
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"The data URI is broken ({error}).") from error
+
+
+def _to_8_bit(pixels: Tensor) -> NDArray[np.uint8]:
+    values: NDArray[np.uint8] = pixels.float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    return values
+
+
+def _open(data: bytes, max_pixels: int | None = None) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # PIL warns of large pictures by a size of its own; here the caller sets the limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data))
+        if max_pixels is not None and picture.width * picture.height > max_pixels:
+            raise InputError(
+                f"The picture says it is {picture.width}x{picture.height} pixels, more than the "
+                f"{max_pixels / 1e6:.1f} million allowed here. It was not opened."
+            )
         picture.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise InputError(
             f"The {len(data)} bytes are not a readable picture ({error}). "
             "Use a PNG, JPEG, WebP or TIFF file."

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from .backends import AUTO_NOTE, resolve_backend
 from .canvas.extend import ANCHORS
 from .canvas.options import CanvasOptions
-from .contracts import NEGATIVE_PROMPT, BackendSpec, EditTask
+from .contracts import ACCELERATION, NEGATIVE_PROMPT, BackendSpec, EditTask
 from .editing import Edit, edit, extend
-from .progress import NodeProgress
 from .recipes import make_recipe, text_prompt
+from .running import run_node
 from .sockets import (
     CATEGORY,
+    acceleration_input,
     connected_inputs,
     edit_outputs,
     image_input,
@@ -44,23 +45,26 @@ class OneRewardFill(io.ComfyNode):
                 prompt_input("What should appear in the mask, in plain words.", "a red balloon"),
                 *sampling_inputs(),
                 *connected_inputs(),
+                acceleration_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
+    async def execute(
         cls, image: Tensor, mask: Tensor, prompt: str, seed: int, steps: int, cfg: float,
         num_images: int, canvas: CanvasOptions | None = None, backend: BackendSpec | None = None,
         negative_prompt: str = NEGATIVE_PROMPT, guidance: float = 1.0,
+        acceleration: str = ACCELERATION,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.FILL, prompt=prompt, seed=seed, steps=steps, cfg=cfg, num_images=num_images,
             negative_prompt=negative_prompt, guidance=guidance,
+            acceleration=acceleration,
         )  # fmt: skip
-        progress = _start(cls.hidden.unique_id, backend)
-        return _output(edit(image, mask, recipe, canvas, resolve_backend(backend), progress))
+        work = partial(edit, image, mask, recipe, canvas)
+        return _output(await run_node(cls.hidden.unique_id, backend, work))
 
 
 class OneRewardRemove(io.ComfyNode):
@@ -74,23 +78,31 @@ class OneRewardRemove(io.ComfyNode):
                 "Takes away what the mask covers and continues the background. Paint over the "
                 "object and its shadow. Needs no prompt."
             ),
-            inputs=[image_input(), mask_input(), *sampling_inputs(), *connected_inputs()],
+            inputs=[
+                image_input(),
+                mask_input(),
+                *sampling_inputs(),
+                *connected_inputs(),
+                acceleration_input(),
+            ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
+    async def execute(
         cls, image: Tensor, mask: Tensor, seed: int, steps: int, cfg: float, num_images: int,
         canvas: CanvasOptions | None = None, backend: BackendSpec | None = None,
         negative_prompt: str = NEGATIVE_PROMPT, guidance: float = 1.0,
+        acceleration: str = ACCELERATION,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.REMOVE, prompt="", seed=seed, steps=steps, cfg=cfg, num_images=num_images,
             negative_prompt=negative_prompt, guidance=guidance,
+            acceleration=acceleration,
         )  # fmt: skip
-        progress = _start(cls.hidden.unique_id, backend)
-        return _output(edit(image, mask, recipe, canvas, resolve_backend(backend), progress))
+        work = partial(edit, image, mask, recipe, canvas)
+        return _output(await run_node(cls.hidden.unique_id, backend, work))
 
 
 class OneRewardExtend(io.ComfyNode):
@@ -135,25 +147,26 @@ class OneRewardExtend(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 *connected_inputs(),
+                acceleration_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
+    async def execute(
         cls, image: Tensor, prompt: str, extend_to: str, anchor: str, overlap: int, seed: int,
         steps: int, cfg: float, num_images: int, canvas: CanvasOptions | None = None,
         backend: BackendSpec | None = None, negative_prompt: str = NEGATIVE_PROMPT,
-        guidance: float = 1.0,
+        guidance: float = 1.0, acceleration: str = ACCELERATION,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.EXTEND, prompt=prompt, seed=seed, steps=steps, cfg=cfg,
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
+            acceleration=acceleration,
         )  # fmt: skip
-        progress = _start(cls.hidden.unique_id, backend)
-        runner = resolve_backend(backend)
-        return _output(extend(image, extend_to, anchor, overlap, recipe, canvas, runner, progress))
+        work = partial(extend, image, extend_to, anchor, overlap, recipe, canvas)
+        return _output(await run_node(cls.hidden.unique_id, backend, work))
 
 
 class OneRewardText(io.ComfyNode):
@@ -187,32 +200,27 @@ class OneRewardText(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 *connected_inputs(),
+                acceleration_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
+    async def execute(
         cls, image: Tensor, mask: Tensor, text: str, scene: str, seed: int, steps: int,
         cfg: float, num_images: int, canvas: CanvasOptions | None = None,
         backend: BackendSpec | None = None, negative_prompt: str = NEGATIVE_PROMPT,
-        guidance: float = 1.0,
+        guidance: float = 1.0, acceleration: str = ACCELERATION,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.TEXT, prompt=text_prompt(text, scene), seed=seed, steps=steps, cfg=cfg,
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
+            acceleration=acceleration,
         )  # fmt: skip
-        progress = _start(cls.hidden.unique_id, backend)
-        return _output(edit(image, mask, recipe, canvas, resolve_backend(backend), progress))
-
-
-def _start(node_id: str, backend: BackendSpec | None) -> NodeProgress:
-    progress = NodeProgress(node_id)
-    if backend is None:
-        progress.status(AUTO_NOTE)
-    return progress
+        work = partial(edit, image, mask, recipe, canvas)
+        return _output(await run_node(cls.hidden.unique_id, backend, work))
 
 
 def _output(done: Edit) -> io.NodeOutput:
-    return io.NodeOutput(done.images, done.mask, done.seeds[0], done.report)
+    return io.NodeOutput(done.images, done.mask, done.seeds[0], done.report, any(done.flagged))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,17 @@ from .canvas.plan import CanvasPlan, plan_crops
 from .canvas.previews import PlacedPreview
 from .canvas.sizes import parse_extend
 from .canvas.stitch import cut, paste
-from .contracts import Backend, Capabilities, EditRecipe, EditTask, ProgressSink
-from .errors import InputError
+from .contracts import (
+    Backend,
+    Capabilities,
+    EditRecipe,
+    EditRequest,
+    EditResult,
+    EditTask,
+    ProgressSink,
+)
+from .errors import ContentPolicyError, InputError, OneRewardError
+from .jobs import Job, failure_of, run_jobs
 from .reports import Report
 
 REMOVE_GROW = 12
@@ -37,12 +47,15 @@ class Edit:
         mask: float [pairs * num_images, H, W], the blend used: where it is 0, the image equals
             the input bit for bit.
         seeds: one per image, recipe.seed + its index.
+        flagged: one per image; True where the backend refused what it made, so that (a crop of)
+            the image is the input's.
         report: what was done, for the user.
     """
 
     images: Tensor
     mask: Tensor
     seeds: tuple[int, ...]
+    flagged: tuple[bool, ...]
     report: str
 
 
@@ -69,6 +82,7 @@ def edit(
 
     Raises:
         InputError: before any model is loaded or anything is sent.
+        RemoteError: a remote job failed; those that did not are kept by the backend.
     """
     report = Report(backend.name, recipe)
     options = canvas or default_canvas(recipe.task)
@@ -77,23 +91,34 @@ def edit(
     with report.stage("plan"):
         pairs, plans = plan_edit(image, mask, options, backend.capabilities)
     count = recipe.num_images
-    # The one copy of the pictures; everything below writes into it, crop by crop.
-    images = copy_pictures(image, [picture for picture, _ in pairs for _ in range(count)])
-    jobs = [(pair, crop) for pair, plan in enumerate(plans) for crop in plan.crops]
-    for number, (pair, crop) in enumerate(jobs):
-        picture, first = image[pairs[pair][0]], pair * count
-        request = recipe.on(*cut(picture, crop), seed=_seed(recipe, first), num_images=count)
-        # Shown on the first variation, so that crops already done stay visible.
-        placed = CropProgress(progress, images[first], crop, number, len(jobs))
-        placed.check_interrupted()
-        result = backend.run(request, placed)
-        report.add_times(result.timings)
+    outputs = _Outputs(image, pairs, plans, count)
+    pieces = _pieces(plans, count, backend.capabilities.images_per_run or count)
+    jobs = [
+        Job(
+            piece.name,
+            partial(_request, recipe, image[pairs[piece.pair][0]], piece),
+            # Shown on the first variation, so that crops already done stay visible.
+            CropProgress(progress, outputs.images[piece.first], piece.crop, number, len(pieces)),
+        )
+        for number, piece in enumerate(pieces)
+    ]
+    if jobs:
+        backend.admit((job.request() for job in jobs), progress)
+    failed: dict[str, OneRewardError] = {}
+    for job, piece, result in zip(jobs, pieces, run_jobs(backend, jobs, progress), strict=True):
+        if isinstance(result, OneRewardError):
+            failed[job.name] = result
+            continue
+        report.add_result(job.name, result)
         with report.stage("stitch"):
-            for i, generated in enumerate(result.images):
-                report.add_seam(paste(images[first + i], crop, generated, options.seam))
+            outputs.add(piece, result, options.seam, report)
+        if backend.capabilities.remote:
+            job.progress.step(1, 1, result.images[0])
+    if failed:
+        raise failure_of(failed, len(jobs))
     report.add_plans(plans)
-    seeds = tuple(_seed(recipe, i) for i in range(len(images)))
-    return Edit(images, _used_masks(plans, count), seeds, report.text())
+    seeds = tuple(_seed(recipe, i) for i in range(len(outputs.images)))
+    return Edit(outputs.images, outputs.masks, seeds, tuple(outputs.flagged), report.text())
 
 
 def plan_edit(
@@ -150,6 +175,12 @@ def extend(
             progress.status(f"Extending, step {number} of {len(steps)}")
         image, mask = extend_picture(image, step)
         done = edit(image, mask, recipe, options, backend, progress)
+        if any(done.flagged):
+            raise ContentPolicyError(
+                "The new area was flagged, and outside the picture there is no input to give back. "
+                "Change the prompt or the seed.",
+                may_be_billed=True,
+            )
         before = F.pad(used, (step.left, step.right, step.top, step.bottom))
         image, used = done.images, torch.maximum(before, done.mask)
         reports.append(done.report)
@@ -191,6 +222,60 @@ class CropProgress:
 
     def check_interrupted(self) -> None:
         self._whole.check_interrupted()
+
+
+class _Outputs:
+    """The pictures an edit hands back, filled crop by crop."""
+
+    def __init__(
+        self, image: Tensor, pairs: list[tuple[int, int]], plans: list[CanvasPlan], count: int
+    ) -> None:
+        # The one copy of the pictures.
+        self.images = copy_pictures(image, [picture for picture, _ in pairs for _ in range(count)])
+        self.masks = _used_masks(plans, count)
+        self.flagged = [False] * len(self.images)
+
+    def add(self, piece: _Piece, result: EditResult, seam: float, report: Report) -> None:
+        made = zip(result.images, result.has_nsfw_concepts, strict=True)
+        for i, (generated, flagged) in enumerate(made, piece.first):
+            if flagged:
+                self.flagged[i] = True
+                self.masks[i][piece.crop.box.slices] = 0
+            else:
+                report.add_seam(paste(self.images[i], piece.crop, generated, seam))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one job makes: a crop of a pair's picture, for images first..first+count."""
+
+    name: str
+    pair: int
+    crop: Crop
+    first: int
+    count: int
+
+
+def _pieces(plans: list[CanvasPlan], count: int, per_run: int) -> list[_Piece]:
+    return [
+        _Piece(
+            _piece_name(len(plans), pair, len(plan.crops), number, count, start),
+            pair, crop, pair * count + start, min(per_run, count - start),
+        )
+        for pair, plan in enumerate(plans)
+        for number, crop in enumerate(plan.crops)
+        for start in range(0, count, per_run)
+    ]  # fmt: skip
+
+
+def _piece_name(pairs: int, pair: int, crops: int, crop: int, count: int, image: int) -> str:
+    parts = (("picture", pair, pairs), ("crop", crop, crops), ("variation", image, count))
+    return ", ".join(f"{word} {i + 1}" for word, i, n in parts if n > 1) or "the edit"
+
+
+def _request(recipe: EditRecipe, picture: Tensor, piece: _Piece) -> EditRequest:
+    seed = _seed(recipe, piece.first)
+    return recipe.on(*cut(picture, piece.crop), seed=seed, num_images=piece.count)
 
 
 def _seed(recipe: EditRecipe, index: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .backend_nodes import OneRewardPreviewBackend
+from .backend_nodes import OneRewardCollect, OneRewardFalBackend, OneRewardPreviewBackend
 from .canvas_nodes import OneRewardCanvas, OneRewardPlan, OneRewardProof
 from .edit_nodes import OneRewardExtend, OneRewardFill, OneRewardRemove, OneRewardText
 
@@ -20,4 +20,6 @@ class OneRewardExtension(ComfyExtension):
             OneRewardPlan,
             OneRewardProof,
             OneRewardPreviewBackend,
+            OneRewardFalBackend,
+            OneRewardCollect,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import comfy.model_management
@@ -21,8 +22,14 @@ class NodeProgress:
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
         self._bar = comfy.utils.ProgressBar(1, node_id=node_id)
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Another node was interrupted, and this one's thread must end too."""
+        self._stopped.set()
 
     def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
+        self.check_interrupted()
         picture = None if preview is None else ("JPEG", _to_pil(preview), PREVIEW_SIDE)
         self._bar.update_absolute(value, total, picture)
 
@@ -30,7 +37,10 @@ class NodeProgress:
         PromptServer.instance.send_progress_text(text, self._node_id)
 
     def check_interrupted(self) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        # A look only: ComfyUI's own call would clear the flag, and of several nodes at work side by
+        # side one would hear of it. ComfyUI clears it when the next run starts.
+        if self._stopped.is_set() or comfy.model_management.processing_interrupted():
+            raise comfy.model_management.InterruptProcessingException
 
 
 def _to_pil(picture: Tensor) -> Image.Image:

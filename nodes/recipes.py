@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from .contracts import EXTEND_PROMPT, NEGATIVE_PROMPT, REMOVE_PROMPT, EditRecipe, EditTask
+from .contracts import (
+    ACCELERATION,
+    EXTEND_PROMPT,
+    NEGATIVE_PROMPT,
+    REMOVE_PROMPT,
+    EditRecipe,
+    EditTask,
+)
 from .errors import InputError
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
@@ -18,6 +25,7 @@ def make_recipe(
     num_images: int,
     negative_prompt: str = NEGATIVE_PROMPT,
     guidance: float = 1.0,
+    acceleration: str = ACCELERATION,
 ) -> EditRecipe:
     """The recipe of a task, with the authors' own prompt where they fix one.
 
@@ -37,6 +45,7 @@ def make_recipe(
         guidance_scale=guidance,
         true_cfg=cfg,
         num_images=num_images,
+        acceleration=acceleration,
     )
 
 

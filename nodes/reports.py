@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from .canvas.plan import CanvasPlan
 from .canvas.seam import SeamStep
 from .canvas.sizes import MEGAPIXEL
-from .contracts import EditRecipe
+from .contracts import EditRecipe, EditResult
 
 
 class Report:
@@ -25,6 +25,7 @@ class Report:
         self._times: dict[str, float] = {}
         self._seams: list[SeamStep] = []
         self._plans: Sequence[CanvasPlan] = ()
+        self._results: dict[str, EditResult] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -36,6 +37,12 @@ class Report:
     def add_times(self, seconds: Mapping[str, float]) -> None:
         for name, value in seconds.items():
             self._times[name] = self._times.get(name, 0.0) + value
+
+    def add_result(self, name: str, result: EditResult) -> None:
+        """A job's times, and where it was remote, what it was called and what it cost."""
+        self.add_times(result.timings)
+        if result.request_id is not None:
+            self._results[name] = result
 
     def add_seam(self, seam: SeamStep) -> None:
         self._seams.append(seam)
@@ -55,12 +62,38 @@ class Report:
             before = max(s.before for s in self._seams)
             after = max(s.after for s in self._seams)
             lines.append(f"seam step (delta E): {before:.2f} before correction, {after:.2f} after")
+        if self._results:
+            lines.append(result_lines(self._results))
         times = ", ".join(f"{name} {value:.2f} s" for name, value in self._times.items())
         return "\n".join([*lines, f"time: {times}"])
 
 
 def _plan_lines(plan: CanvasPlan, index: int) -> list[str]:
     return [f"picture {index + 1}: {line}" for line in (*plan.notes, *crop_lines(plan))]
+
+
+def result_lines(results: Mapping[str, EditResult]) -> str:
+    """What remote jobs were called and what they cost: one line each, and one for the sum."""
+    lines = [_result_line(name, result) for name, result in results.items()]
+    return "\n".join([*lines, _spend_line(list(results.values()))])
+
+
+def _result_line(name: str, result: EditResult) -> str:
+    billed = result.billed_units is not None and result.cost != 0
+    units = [f"{result.billed_units:g} units billed"] if billed else []
+    flags = ["flagged"] if any(result.has_nsfw_concepts) else []
+    return ", ".join([f"{name}: request {result.request_id}", *units, *flags, *result.notes])
+
+
+def _spend_line(results: Sequence[EditResult]) -> str:
+    costs = [result.cost for result in results if result.cost is not None]
+    unknown = len(results) - len(costs)
+    parts = [f"about ${sum(costs):.3f}"] if sum(costs) else ["$0"] if costs else []
+    parts += [f"{unknown} at an unknown price"] if unknown else []
+    session = max((r.session_cost for r in results if r.session_cost is not None), default=None)
+    return f"cost: {' and '.join(parts)}" + (
+        "" if session is None else f"; about ${session:.3f} since ComfyUI started"
+    )
 
 
 def crop_lines(plan: CanvasPlan) -> list[str]:

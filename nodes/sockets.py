@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .contracts import NEGATIVE_PROMPT
+from .contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
 from .recipes import MAX_SEED
 
 CATEGORY = "OneReward"
 BackendSocket = io.Custom("ONEREWARD_BACKEND")
 CanvasSocket = io.Custom("ONEREWARD_CANVAS")
+
+# Shown under "advanced" where the front end can; older ones show the widget, schemas have no word.
+FOLDED = {"advanced": True}
 
 BATCHES = "Batches: 1 picture with 1 mask, 1 with N, N with 1, or N with N."
 
@@ -90,8 +93,8 @@ def connected_inputs() -> list[io.Input]:
         BackendSocket.Input(
             "backend",
             optional=True,
-            tooltip="Where the edit runs. Unconnected: the small preview model that ships with the "
-            "pack.",
+            tooltip="Where the edit runs. Unconnected: fal if a key is set, else the small preview "
+            "model that ships with the pack.",
         ),
         io.String.Input(
             "negative_prompt",
@@ -113,6 +116,18 @@ def connected_inputs() -> list[io.Input]:
     ]
 
 
+def acceleration_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "acceleration",
+        optional=True,
+        options=list(ACCELERATIONS),
+        default=ACCELERATION,
+        extra_dict=FOLDED,
+        tooltip="How far the backend may cut corners, default regular, as on fal. none: every step "
+        "in full. high: fastest, less faithful. The preview model knows no shortcut.",
+    )
+
+
 def edit_outputs() -> list[io.Output]:
     return [
         io.Image.Output(
@@ -129,6 +144,14 @@ def edit_outputs() -> list[io.Output]:
             "seed_used", display_name="seed", tooltip="Seed of the first image; image i has + i."
         ),
         io.String.Output(
-            "report", display_name="report", tooltip="What was done, crop by crop, and the times."
+            "report",
+            display_name="report",
+            tooltip="What was done, crop by crop: request ids, cost, times.",
+        ),
+        io.Boolean.Output(
+            "flagged",
+            display_name="flagged",
+            tooltip="True if the service refused an image, which is the input then; the report "
+            "says which. Only with on_flagged on OneReward Fal Backend.",
         ),
     ]

@@ -15,6 +15,7 @@ TENSORS = {"torch", "numpy", "PIL", "scipy"}
 COMFY = {"comfy", "comfy_api", "server", "folder_paths"}
 PURE = {"nodes.contracts", "nodes.errors"}
 FRONT = PURE | {"nodes.canvas", "nodes.editing", "nodes.backends", "nodes.recipes"}
+NODE = {"comfy_api", "nodes.sockets", "nodes.user_folder"} | FRONT
 
 # Module or room -> what it may import besides the standard library. The first match counts.
 RULES: dict[str, set[str]] = {
@@ -25,16 +26,24 @@ RULES: dict[str, set[str]] = {
     "nodes.canvas": TENSORS | PURE | {"nodes.canvas"},
     "nodes.conversions": TENSORS | PURE,
     "nodes.reports": PURE | {"nodes.canvas"},
-    "nodes.editing": {"torch", "numpy"} | PURE | {"nodes.canvas", "nodes.reports"},
-    "nodes.backends": PURE | {"local_backend.backend"},
+    "nodes.jobs": PURE,
+    "nodes.editing": {"torch", "numpy"} | PURE | {"nodes.canvas", "nodes.reports", "nodes.jobs"},
+    "nodes.credentials": PURE,
+    "nodes.user_folder": {"folder_paths"},
+    "nodes.fal.servers": PURE,  # read for the node's menu, so it loads no HTTP library
+    "nodes.fal": {"torch", "requests", "urllib3", "nodes.conversions", "nodes.canvas.resample"}
+    | PURE | {"nodes.fal"},
+    "nodes.backends": PURE | {"nodes.credentials"}
+    | {"local_backend.backend", "nodes.fal.backend", "nodes.fal.servers"},
     "nodes.progress": {"comfy", "server", "PIL"},
+    "nodes.running": {"torch", "nodes.backends", "nodes.progress", "nodes.user_folder"} | PURE,
     "nodes.sockets": {"comfy_api"} | PURE | {"nodes.recipes"},
     "nodes.extension": {
         "comfy_api", "nodes.backend_nodes", "nodes.canvas_nodes", "nodes.edit_nodes",
     },
-    "nodes.backend_nodes": {"comfy_api"} | FRONT | {"nodes.sockets"},
-    "nodes.canvas_nodes": {"comfy_api"} | FRONT | {"nodes.sockets", "nodes.reports"},
-    "nodes.edit_nodes": {"comfy_api"} | FRONT | {"nodes.sockets", "nodes.progress"},
+    "nodes.backend_nodes": NODE | {"nodes.progress", "nodes.reports", "nodes.running"},
+    "nodes.canvas_nodes": NODE | {"nodes.reports"},
+    "nodes.edit_nodes": NODE | {"nodes.running"},
     # The command line is a front door like the nodes, and stands in this room by its name only.
     "local_backend.__main__": set(),
     "local_backend.cli": FRONT | {"nodes.conversions", "local_backend"},
@@ -130,7 +139,7 @@ def test_importing_the_rooms_that_need_no_model_loads_no_model_library() -> None
     code = (
         "import sys; sys.path.insert(0, 'tests'); import conftest\n"
         "import onereward_pack.nodes.editing, onereward_pack.nodes.backends\n"
-        "import onereward_pack.nodes.conversions\n"
+        "import onereward_pack.nodes.conversions, onereward_pack.nodes.fal.servers\n"
         "print([m for m in ('diffusers', 'transformers', 'requests') if m in sys.modules],"
         "[m for m in sys.modules if 'local_backend' in m])"
     )

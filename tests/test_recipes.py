@@ -15,7 +15,7 @@ WIDGETS = {"seed": 7, "steps": 28, "cfg": 4.0, "num_images": 1}
 def test_the_widgets_default_to_the_authors_recipe() -> None:
     recipe = make_recipe(EditTask.FILL, prompt="a cat", **WIDGETS)
     assert (recipe.guidance_scale, recipe.true_cfg, recipe.negative_prompt) == (1.0, 4.0, "nsfw")
-    assert (recipe.num_inference_steps, recipe.seed, recipe.acceleration) == (28, 7, "none")
+    assert (recipe.num_inference_steps, recipe.seed, recipe.acceleration) == (28, 7, "regular")
 
 
 @pytest.mark.parametrize(

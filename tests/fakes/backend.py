@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from onereward_pack.nodes.contracts import (
     Capabilities,
@@ -54,11 +56,15 @@ class ColourBackend:
     ) -> None:
         self.capabilities = Capabilities(max_pixels=max_pixels, min_side=min_side, max_aspect=3.0)
         self.requests: list[EditRequest] = []
+        self.admitted: list[int] = []
         self._drift = drift
 
     def check(self, recipe: EditRecipe) -> None:
-        if recipe.acceleration != "none":
+        if recipe.acceleration == "high":
             raise InputError(f"No acceleration {recipe.acceleration}. Use none.")
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        self.admitted += [request.seed for request in requests]
 
     def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
         self.requests.append(request)

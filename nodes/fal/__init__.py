@@ -1,0 +1,1 @@
+"""fal and servers that speak its protocol: client, storage, prices, journal, backend."""

@@ -1,0 +1,228 @@
+"""fal as a Backend: keys, prices and caps around the job runner, bytes to tensors after it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..canvas.resample import resize
+from ..contracts import (
+    ACCELERATIONS,
+    Capabilities,
+    EditRecipe,
+    EditRequest,
+    EditResult,
+    FalSpec,
+    ProgressSink,
+)
+from ..conversions import decode_image
+from ..errors import ContentPolicyError, InputError, RemoteError
+from .client import FalClient
+from .files import LARGEST_RESULT_PIXELS
+from .journal import Journal, check_cap
+from .pricing import Price, ask_price
+from .runner import JobRunner, Kept
+from .schemas import check_request_id, job_key
+from .servers import Server
+from .waiting import Waiting
+
+CHOICES = {
+    "output_format": ("png", "jpeg"),
+    "on_flagged": ("raise", "return input"),
+    "priority": ("normal", "low"),
+}
+PRICE_AGE = 3600.0  # seconds a price is believed
+ASPECT_TOLERANCE = 0.02
+
+
+class FalBackend:
+    """A Backend that paints on fal, or on a server that speaks its protocol. For one edit.
+
+    Args:
+        server: where to.
+        find_key: gives the key, or None for a server that wants none; called before the first
+            exchange, and not for a plan or an empty mask.
+        folder: where the journal lies.
+
+    Raises:
+        InputError: the spec holds a value that is no choice.
+    """
+
+    def __init__(
+        self, spec: FalSpec, server: Server, find_key: Callable[[], str | None], folder: Path
+    ) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(spec, name) not in choices:
+                raise InputError(f'{name} is "{getattr(spec, name)}". Use {" or ".join(choices)}.')
+        self.name = server.name
+        self.capabilities = Capabilities(
+            max_pixels=1 << 20, min_side=512, max_aspect=4.0, remote=True,
+            parallel_jobs=spec.parallel_jobs, images_per_run=1,
+        )  # fmt: skip
+        self._spec, self._server = spec, server
+        self._find_key, self._folder = find_key, folder
+        self._run_id = uuid.uuid4().hex
+        self._price: Price | None = None
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self._folder)
+
+    def _client(self) -> FalClient:
+        return FalClient(self._server, self._find_key())
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for a recipe the endpoint has no word for."""
+        if recipe.acceleration not in ACCELERATIONS:
+            raise InputError(
+                f'acceleration is "{recipe.acceleration}". Use one of {", ".join(ACCELERATIONS)}.'
+            )
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Says what the edit will cost, and raises if that passes a cap. Nothing is uploaded.
+
+        Raises:
+            CredentialsError: the service does not know the key.
+            InputError: a cap would be passed, or cannot be kept because the price is unknown.
+        """
+        self._price = self._ask_price(progress)
+        pixels = [
+            request.image.shape[1] * request.image.shape[2]
+            for request in requests
+            if self._journal.find(job_key(request, self._spec, self._server)) is None
+        ]
+        size = f"{len(pixels)} new jobs, {sum(pixels) / 1e6:.2f} MP"
+        if self._price is None:
+            self._refuse_unknown_price(bool(pixels))
+            progress.status(f"{self.name}: {size}, price unknown")
+            return
+        estimate = sum(self._price.of(each) for each in pixels)
+        check_cap("run", self._journal.spent(run=self._run_id), estimate, self._spec.run_cap)
+        check_cap("session", self._journal.spent(), estimate, self._spec.session_cap)
+        progress.status(f"{self.name}: {size}, about ${estimate:.3f}")
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop; see JobRunner.
+
+        Raises:
+            ContentPolicyError: the result was flagged, unless the spec wants the input then.
+        """
+        start = time.perf_counter()
+        with closing(self._client()) as client:
+            kept = self._runner(client).run(request, progress)
+        if any(kept.has_nsfw_concepts):
+            if self._spec.on_flagged == "raise":
+                raise _flagged(kept)
+            same = request.image.expand(request.num_images, -1, -1, -1)
+            return self._result(kept, same, request.seed, time.perf_counter() - start)
+        images, notes = self._pictures(kept, request)
+        return self._result(kept, images, request.seed, time.perf_counter() - start, *notes)
+
+    def collect(self, request_id: str, progress: ProgressSink) -> EditResult:
+        """The result of a job by its request id, as the service made it: the crop alone.
+
+        Raises:
+            InputError: the text is no request id.
+            RemoteError: the service does not have it, it failed, or it was flagged.
+        """
+        check_request_id(request_id)
+        self._price = self._ask_price(progress)
+        start = time.perf_counter()
+        with closing(self._client()) as client:
+            kept = self._runner(client).collect(request_id, progress)
+        if any(kept.has_nsfw_concepts):
+            raise _flagged(kept)
+        pictures = [decode_image(data, LARGEST_RESULT_PIXELS)[..., :3] for data in kept.images]
+        unknown = ("its seed is not known",) if kept.seed is None else ()
+        seconds = time.perf_counter() - start
+        return self._result(kept, torch.cat(pictures), 0, seconds, *unknown)
+
+    def _runner(self, client: FalClient) -> JobRunner:
+        return JobRunner(client, self._journal, self._spec, self._run_id, self._price)
+
+    def _ask_price(self, progress: ProgressSink) -> Price | None:
+        known = self._journal.price(self._server.queue_url, PRICE_AGE)
+        if known is not None:
+            return Price(*known)
+        with closing(self._client()) as client:
+            price = ask_price(client, Waiting(progress, self._spec.deadline))
+        if price is not None:
+            self._journal.set_price(self._server.queue_url, price.unit_price, price.unit)
+        return price
+
+    def _refuse_unknown_price(self, new_jobs: bool) -> None:
+        capped = self._spec.run_cap or self._spec.session_cap
+        if self._server.priced and capped and new_jobs:
+            raise InputError(
+                f"The price could not be read from {self.name}, so the spend cap cannot be kept. "
+                "Try again later, or set run_cap and session_cap to 0 on OneReward Fal Backend to "
+                "run at an unknown price. Nothing was sent."
+            )
+
+    def _pictures(self, kept: Kept, request: EditRequest) -> tuple[Tensor, set[str]]:
+        """float [num_images, h, w, 3] in the request's size, and what had to be done for that."""
+        height, width = request.image.shape[1:3]
+        pictures: list[Tensor] = []
+        notes: set[str] = set()
+        for data in kept.images:
+            picture = decode_image(data, LARGEST_RESULT_PIXELS)[0, ..., :3]
+            if picture.shape[:2] != (height, width):
+                notes.add(_resized(kept.request_id, picture, height, width))
+                picture = resize(picture, (height, width)).clamp(0, 1)
+            pictures.append(picture)
+        if len(pictures) != request.num_images:
+            raise RemoteError(
+                f"{self.name} made {len(pictures)} images where {request.num_images} were asked "
+                "for. OneReward Collect can fetch them.",
+                request_id=kept.request_id,
+                may_be_billed=True,
+            )
+        return torch.stack(pictures), notes
+
+    def _result(
+        self, kept: Kept, images: Tensor, asked_seed: int, seconds: float, *notes: str
+    ) -> EditResult:
+        seed = asked_seed if kept.seed is None else kept.seed
+        return EditResult(
+            images=images,
+            seeds=tuple(seed + i for i in range(len(images))),
+            has_nsfw_concepts=kept.has_nsfw_concepts,
+            timings={self.name: seconds, **kept.timings},
+            prompt=kept.prompt,
+            request_id=kept.request_id,
+            billed_units=kept.billed_units,
+            cost=kept.cost,
+            session_cost=self._journal.spent(),
+            notes=(*kept.notes, *notes),
+        )
+
+
+def _flagged(kept: Kept) -> ContentPolicyError:
+    return ContentPolicyError(
+        "The safety checker flagged the result, so there is no picture. Change the prompt or the "
+        'seed, or set on_flagged to "return input" on OneReward Fal Backend.',
+        request_id=kept.request_id,
+        error_type="flagged",
+        may_be_billed=True,
+    )
+
+
+def _resized(request_id: str, picture: Tensor, height: int, width: int) -> str:
+    """Words about a result of another size; RemoteError if it has another shape."""
+    h, w = picture.shape[:2]
+    if abs((w / h) / (width / height) - 1) > ASPECT_TOLERANCE:
+        raise RemoteError(
+            f"The result is {w}x{h} for a crop of {width}x{height}: another shape, which cannot be "
+            "put back. OneReward Collect can fetch it; another target on OneReward Canvas, such "
+            "as 1024x1024, may avoid it.",
+            request_id=request_id,
+            may_be_billed=True,
+        )
+    return f"came back at {w}x{h}, resized to {width}x{height}"

@@ -1,0 +1,265 @@
+"""The queue protocol: submit once, ask as often as needed, cancel at any time."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import wait
+from typing import Any
+
+from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
+from .auth import KeyAuth, NoAuth
+from .failures import error_of
+from .schemas import (
+    ENDPOINT,
+    Output,
+    Status,
+    Submission,
+    read_output,
+    read_status,
+    read_submission,
+    submission_at,
+)
+from .servers import Server
+from .transport import REQUEST_ID, ConnectionLost, Reply, Upload, exchange, new_session
+from .waiting import TICK, Waiting, in_background
+
+LOG = logging.getLogger("onereward")
+SUBMIT_TIMEOUT = (10.0, 60.0)
+STATUS_TIMEOUT = (10.0, 30.0)
+RESULT_TIMEOUT = (10.0, 120.0)
+CANCEL_TIMEOUT = (5.0, 10.0)
+LARGEST_RESULT = 64 << 20  # bytes; a data URI of a 1 MP PNG is about 4 MB
+PATIENCE = 30.0  # seconds of failures in a row until a harmless question is given up
+LONGEST_PAUSE = 30.0
+SUBMIT_TRIES = 3
+FINAL = (401, 403, 404, 422, 499)  # what asking for a result again does not change
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+
+class FalClient:
+    """Speaks with one server for one job. Not for several threads at once.
+
+    Args:
+        key: None for a server that wants none.
+    """
+
+    def __init__(self, server: Server, key: str | None) -> None:
+        self.server = server
+        self._auth = KeyAuth(key) if key else NoAuth()
+        self._session = new_session()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def submit(
+        self, body: Mapping[str, Any], headers: Mapping[str, str], waiting: Waiting
+    ) -> Submission:
+        """Send a job. It is sent again only if the service cannot have accepted it.
+
+        Raises:
+            SubmissionUnknownError: it was sent and no usable answer came.
+            CredentialsError, RemoteError: it was not accepted.
+        """
+        data = json.dumps(body).encode()
+        for attempt in range(1, SUBMIT_TRIES + 1):
+            last = attempt == SUBMIT_TRIES
+            try:
+                reply = self._post(data, headers, waiting)
+            except ConnectionLost as lost:
+                if lost.sent:
+                    raise _unknown(str(lost.args[0]), lost.request_id) from None
+                if last:
+                    raise
+                waiting.sleep(0.5 * attempt)
+                continue
+            pause = _pause_before_resubmit(reply, attempt)
+            if last or pause is None:
+                return self._accepted(reply)
+            waiting.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def status(self, job: Submission, waiting: Waiting) -> Status:
+        """Where the job is, with its log lines so far."""
+        reply = self._ask(job, job.status_url + "?logs=1", STATUS_TIMEOUT, waiting, _passing)
+        if not reply.ok:
+            raise self._error(reply, job)
+        return read_status(reply, job.request_id)
+
+    def result(self, job: Submission, waiting: Waiting, *, failed: bool) -> Output:
+        """What a completed job made; raises the error it ended with.
+
+        Args:
+            failed: the status said so. If it did not, a failing answer is the queue's own trouble
+                and is asked again: the result may be there, and is paid for.
+        """
+
+        def again(reply: Reply) -> bool:
+            if reply.ok or reply.status in FINAL:
+                return False
+            return _passing(reply) and not reply.from_app if failed else True
+
+        reply = self._ask(job, job.response_url, RESULT_TIMEOUT, waiting, again)
+        if not reply.ok:
+            raise self._error(reply, job)
+        return read_output(reply, job.request_id)
+
+    def cancel(self, job: Submission) -> bool:
+        """Ask the service to stop a job; False if it was over, gone or could not be reached."""
+        for _ in range(2):
+            # A connection of its own: the session's may be in use by a call that was left behind.
+            with new_session() as session:
+                try:
+                    reply = exchange(
+                        session, "PUT", job.cancel_url, auth=self._auth, timeout=CANCEL_TIMEOUT
+                    )
+                except RemoteError as error:
+                    LOG.warning("Could not cancel request %s: %s", job.request_id, error)
+                    continue
+            if reply.status not in TRANSIENT:
+                return reply.ok
+        return False
+
+    def get(self, url: str, waiting: Waiting, *, timeout: tuple[float, float]) -> Reply:
+        """One GET with the key, of a URL on the service itself. Not repeated."""
+        return waiting.call(
+            lambda: exchange(self._session, "GET", url, auth=self._auth, timeout=timeout)
+        )
+
+    def post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Reply:
+        """One POST with the key that starts nothing, such as asking where to upload."""
+        return exchange(
+            self._session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
+            headers={"Content-Type": "application/json", **headers},
+            data=json.dumps(body).encode(),
+        )  # fmt: skip
+
+    def job(self, request_id: str) -> Submission:
+        """A job by its id alone."""
+        return submission_at(self.server, request_id)
+
+    def _post(self, data: bytes, headers: Mapping[str, str], waiting: Waiting) -> Reply:
+        """One submit. Cancel takes the body back as long as it is not all out; after that the
+        answer is waited for, because only it names the job to cancel.
+        """
+        upload = Upload(data)
+        outcome = in_background(lambda: self._post_alone(upload, headers))
+        while not outcome.done():
+            try:
+                wait([outcome], timeout=TICK)
+                waiting.check()
+            except BaseException:  # an interruption or the deadline
+                if upload.abort():
+                    raise
+        return outcome.result()
+
+    def _post_alone(self, upload: Upload, headers: Mapping[str, str]) -> Reply:
+        # A fresh connection: on a kept one, a reset could not be told from an accepted job.
+        with new_session() as session:
+            url = f"{self.server.queue_url}/{ENDPOINT}"
+            return exchange(
+                session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
+                headers=headers, data=upload,
+            )  # fmt: skip
+
+    def _accepted(self, reply: Reply) -> Submission:
+        if reply.ok:
+            job = read_submission(reply, self.server)
+            if job is None:
+                raise _unknown("The answer names no job.", reply.headers.get(REQUEST_ID))
+            return job
+        if reply.status >= 500 and reply.status != 503:
+            raise _unknown(
+                str(error_of(reply, server=self.server.name).args[0]), reply.headers.get(REQUEST_ID)
+            )
+        raise error_of(reply, server=self.server.name)
+
+    def _ask(
+        self,
+        job: Submission,
+        url: str,
+        timeout: tuple[float, float],
+        waiting: Waiting,
+        again: Callable[[Reply], bool],
+    ) -> Reply:
+        """A GET that is repeated while it fails for reasons that pass."""
+        failing_since: float | None = None
+        pause = 0.25
+        while True:
+            reply: Reply | None = None
+            try:
+                reply = waiting.call(
+                    lambda: exchange(
+                        self._session,
+                        "GET",
+                        url,
+                        auth=self._auth,
+                        timeout=timeout,
+                        max_bytes=LARGEST_RESULT,
+                    )  # fmt: skip
+                )
+                if not again(reply):
+                    return reply
+                trouble = error_of(reply, server=self.server.name).args[0]
+            except ConnectionLost as lost:
+                trouble = lost.args[0]
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() - failing_since > PATIENCE:
+                raise RemoteError(
+                    f"Asking {self.server.name} about the job kept failing: {trouble} Running the "
+                    "same again, with the same seed, goes on from there.",
+                    request_id=job.request_id, may_be_billed=True,
+                )  # fmt: skip
+            waiting.sleep(_retry_after(reply) or pause)
+            pause = min(pause * 2, 4.0)
+
+    def _error(self, reply: Reply, job: Submission) -> OneRewardError:
+        if reply.status == 404:
+            return RemoteError(
+                f"{self.server.name} no longer has this job (fal keeps results for minutes to an "
+                "hour). Running the same again sends it as a new job.",
+                status=404, request_id=job.request_id, error_type="NOT_FOUND", may_be_billed=True,
+            )  # fmt: skip
+        return error_of(reply, server=self.server.name, request_id=job.request_id)
+
+
+def _unknown(reason: str, request_id: str | None) -> SubmissionUnknownError:
+    return SubmissionUnknownError(
+        f"The job was sent, but it is not known whether it was accepted: {reason} It is not sent "
+        "again on its own. Look at https://fal.ai/dashboard/requests: if it is there, give its id "
+        "to OneReward Collect; if not, change the seed and run again.",
+        request_id=request_id,
+        may_be_billed=True,
+    )
+
+
+def _pause_before_resubmit(reply: Reply, attempt: int) -> float | None:
+    """Seconds after which a refused submit may be sent again; None if it may not."""
+    if reply.status == 429:
+        return _retry_after(reply) or float(attempt)
+    if reply.status == 503 and not reply.from_app and attempt == 1:
+        return _retry_after(reply) or 1.0
+    return None
+
+
+def _passing(reply: Reply) -> bool:
+    return reply.status in TRANSIENT
+
+
+def _retry_after(reply: Reply | None) -> float | None:
+    """Seconds the service asks to wait, at most LONGEST_PAUSE."""
+    text = reply.headers.get("Retry-After") if reply else None
+    if not text:
+        return None
+    try:
+        seconds = float(text) if text.isdecimal() else _seconds_until(text)
+    except ValueError:  # neither a number nor a date
+        return None
+    return min(max(seconds, 0.0), LONGEST_PAUSE)
+
+
+def _seconds_until(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()

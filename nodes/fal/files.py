@@ -1,0 +1,152 @@
+"""Pictures on their way to the service and back: data URIs, uploads, downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from urllib.parse import urljoin, urlsplit
+
+from torch import Tensor
+
+from ..conversions import data_uri, decode_image, encode_png, from_data_uri
+from ..errors import InputError, OneRewardError, RemoteError
+from .auth import NoAuth
+from .client import FalClient
+from .failures import error_of, tidy
+from .schemas import File, lifecycle
+from .transport import ConnectionLost, Reply, exchange, new_session
+from .waiting import Waiting
+
+PNG = "image/png"
+LARGEST_URI_IMAGE = 6_000_000  # bytes of PNG; larger pictures are uploaded instead
+LARGEST_URI_MASK = 2_000_000
+LARGEST_FILE = 64 << 20
+# A result has the size of its crop; this leaves room for services that make it larger.
+LARGEST_RESULT_PIXELS = 64_000_000
+UPLOAD_TIMEOUT = (10.0, 300.0)
+DOWNLOAD_TIMEOUT = (10.0, 120.0)
+TRIES = 3
+REDIRECTS = 3
+
+
+def picture_url(client: FalClient, picture: Tensor, private: bool, waiting: Waiting) -> str:
+    """A URL the service can read the crop from: [h, w, 3] in 0..1, or a mask [h, w].
+
+    Raises:
+        RemoteError: the upload failed.
+    """
+    data = encode_png(picture, compress_level=1)
+    limit = LARGEST_URI_MASK if picture.ndim == 2 else LARGEST_URI_IMAGE
+    return data_uri(data, PNG) if len(data) <= limit else _upload(client, data, private, waiting)
+
+
+def fetch(client: FalClient, file: File, request_id: str, waiting: Waiting) -> bytes:
+    """The bytes of a result image, proven to be a picture of the size the service says.
+
+    Raises:
+        RemoteError: it lies on a foreign host, or three tries gave no such picture.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            data = _bytes_of(client, file.url, waiting)
+            _check(decode_image(data, LARGEST_RESULT_PIXELS), file)
+            return data
+        except (InputError, ConnectionLost, _BadReply) as error:
+            if attempt == TRIES or file.url.startswith("data:"):
+                raise RemoteError(
+                    f"The result image could not be fetched: {error.args[0]} It is paid for: "
+                    "running the same again, with the same seed, fetches it again.",
+                    request_id=request_id,
+                    may_be_billed=True,
+                ) from None
+            waiting.sleep(0.5 * attempt)
+        except RemoteError as error:
+            error.request_id, error.may_be_billed = request_id, True
+            raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _BadReply(OneRewardError):
+    """An answer that is no file; another try may bring one."""
+
+
+def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> str:
+    headers = {"X-Fal-Object-Lifecycle": lifecycle()} if private else {}
+    url = f"{client.server.storage_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
+    wanted = {"content_type": PNG, "file_name": "crop.png"}
+    reply = _retried(lambda: client.post(url, wanted, headers), client, waiting)
+    place = reply.json()
+    upload_url, file_url = (
+        place.get(name) if isinstance(place, dict) else None for name in ("upload_url", "file_url")
+    )
+    for address in (upload_url, file_url):
+        if not isinstance(address, str) or not client.server.holds_file(address):
+            raise RemoteError(
+                f"{client.server.name} wants the picture uploaded to {_host(address)}, which is "
+                "not one of its own hosts. Nothing was sent there."
+            )
+    _retried(lambda: _put(str(upload_url), data), client, waiting)
+    return str(file_url)
+
+
+def _put(url: str, data: bytes) -> Reply:
+    with new_session() as session:
+        return exchange(
+            session, "PUT", url, auth=NoAuth(), timeout=UPLOAD_TIMEOUT,
+            headers={"Content-Type": PNG}, data=data,
+        )  # fmt: skip
+
+
+def _retried(call: Callable[[], Reply], client: FalClient, waiting: Waiting) -> Reply:
+    """A call that does no harm when repeated, until it succeeds or three tries have failed."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            reply = waiting.call(call)
+            if reply.ok:
+                return reply
+            error: OneRewardError = error_of(reply, server=client.server.name)
+            if reply.status < 500 and reply.status not in (408, 429):
+                raise error
+        except ConnectionLost as lost:
+            error = RemoteError(f"The upload failed: {lost.args[0]} Try again.")
+        if attempt < TRIES:
+            waiting.sleep(0.5 * attempt)
+    raise error
+
+
+def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
+    if url.startswith("data:"):
+        return from_data_uri(url)
+    for _ in range(REDIRECTS + 1):
+        if not client.server.holds_file(url):
+            raise RemoteError(
+                f"The result lies on {_host(url)}, which is not one of {client.server.name}'s "
+                "hosts, so it was not fetched."
+            )
+        reply = waiting.call(partial(_get, url))
+        if not (300 <= reply.status < 400 and "Location" in reply.headers):
+            break
+        url = urljoin(url, reply.headers["Location"])
+    kind = reply.headers.get("Content-Type", "").split(";")[0]
+    if reply.status != 200 or not kind.startswith(("image/", "application/octet-stream")):
+        raise _BadReply(f'{_host(url)} answered {reply.status} with "{tidy(kind)}".')
+    return reply.body
+
+
+def _get(url: str) -> Reply:
+    with new_session() as session:
+        return exchange(
+            session, "GET", url, auth=NoAuth(), timeout=DOWNLOAD_TIMEOUT, max_bytes=LARGEST_FILE
+        )
+
+
+def _check(image: Tensor, file: File) -> None:
+    height, width = image.shape[1:3]
+    if (file.width or width, file.height or height) != (width, height):
+        raise InputError(
+            f"The picture is {width}x{height}, but the service says {file.width}x{file.height}."
+        )
+
+
+def _host(url: object) -> str:
+    return f'"{urlsplit(url).hostname}"' if isinstance(url, str) else "nowhere"

@@ -1,0 +1,65 @@
+"""What a job costs, as far as the service publishes it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ..errors import RemoteError
+from .client import FalClient
+from .failures import error_of
+from .schemas import ENDPOINT
+from .waiting import Waiting
+
+LOG = logging.getLogger("onereward")
+TIMEOUT = (5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per unit, where the unit is "megapixel" or "image"."""
+
+    unit_price: float
+    unit: str
+
+    def of(self, pixels: int) -> float:
+        """US dollars for one image of that many pixels, about: how the service rounds megapixels
+        is not published.
+        """
+        return self.unit_price * (pixels / 1e6 if self.unit == "megapixel" else 1.0)
+
+    def of_units(self, units: float) -> float:
+        """US dollars for what the service says it billed."""
+        return self.unit_price * units
+
+
+def ask_price(client: FalClient, waiting: Waiting) -> Price | None:
+    """The endpoint's price for this account; None if the service does not tell.
+
+    It is also the free test of the key, made before anything is uploaded.
+
+    Raises:
+        CredentialsError: the service does not know the key.
+    """
+    url = f"{client.server.api_url}/models/pricing?endpoint_id={ENDPOINT}"
+    try:
+        reply = client.get(url, waiting, timeout=TIMEOUT)
+    except RemoteError as error:
+        LOG.warning("No price: %s", error.args[0])
+        return None
+    if reply.status == 401:
+        raise error_of(reply, server=client.server.name)
+    return _read(reply.json()) if reply.ok else None
+
+
+def _read(body: object) -> Price | None:
+    prices = body.get("prices") if isinstance(body, dict) else None
+    for item in prices if isinstance(prices, list) else []:
+        if not isinstance(item, dict) or item.get("endpoint_id") != ENDPOINT:
+            continue
+        unit = str(item.get("unit", "")).lower().rstrip("s")
+        amount = item.get("unit_price")
+        known = unit in ("megapixel", "image") and item.get("currency", "USD") == "USD"
+        if known and isinstance(amount, (int, float)) and amount >= 0:
+            return Price(float(amount), unit)
+    return None

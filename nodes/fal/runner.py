@@ -1,0 +1,301 @@
+"""One job from request to bytes, without ever paying for it twice.
+
+    written down -> sent -> accepted -> queued -> running -> completed -> fetched -> kept
+
+Every arrow is in the journal, so that the same job, asked for again after a crash, a cancel or a
+time-out, goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..contracts import EditRequest, FalSpec, ProgressSink
+from ..errors import (
+    JournalError,
+    OneRewardError,
+    RemoteError,
+    RemoteTimeoutError,
+    SubmissionUnknownError,
+)
+from . import schemas
+from .client import FalClient
+from .failures import is_cancelled
+from .files import fetch, picture_url
+from .journal import SESSION, Caps, Entry, Journal, State
+from .pricing import Price
+from .schemas import Output, Status, Submission
+from .waiting import NoProgress, Waiting
+
+LOG = logging.getLogger("onereward")
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+SETTLING = 2.0  # seconds to learn what became of a cancelled job
+ENDED = (400, 422, *range(500, 600))  # what a job that failed answers
+FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished job, from the service or from the journal.
+
+    Attributes:
+        images: the files as they came.
+        cost: US dollars spent now; None if the price is unknown.
+    """
+
+    request_id: str
+    images: list[bytes]
+    seed: int | None
+    has_nsfw_concepts: tuple[bool, ...]
+    prompt: str | None
+    timings: Mapping[str, float]
+    billed_units: float | None
+    cost: float | None
+    notes: tuple[str, ...] = ()
+
+
+class JobRunner:
+    """Runs one job. Not for several threads at once.
+
+    Args:
+        run: names this run of a node, for its spend cap.
+        price: None if the service does not tell.
+    """
+
+    def __init__(
+        self, client: FalClient, journal: Journal, spec: FalSpec, run: str, price: Price | None
+    ) -> None:
+        self._client, self._journal, self._spec = client, journal, spec
+        self._run, self._price = run, price
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> Kept:
+        """The job's result: from the journal, from the service where it is under way, or new.
+
+        Raises:
+            InputError: a spend cap would be passed; nothing was sent.
+            RemoteError: see `may_be_billed`, and the journal has the rest.
+        """
+        waiting = Waiting(progress, self._spec.deadline)
+        key = schemas.job_key(request, self._spec, self._client.server)
+        while True:
+            waiting.check()
+            begun = self._begin(key, request)
+            if isinstance(begun, int):
+                job = self._send(begun, request, progress, waiting)
+                return self._finish(begun, job, progress, waiting, self._pixels(request))
+            if begun.state is State.DONE:
+                return self._from_cache(begun)
+            if begun.state is State.SENT:
+                found = self._resume(begun, request, progress, waiting)
+                if found is not None:
+                    return found
+            elif begun.state is State.SENDING and begun.session == SESSION:
+                progress.status("waiting for the same job of another node")
+                waiting.sleep(FIRST_PAUSE)
+            else:
+                raise _unknown(begun)
+
+    def collect(self, request_id: str, progress: ProgressSink) -> Kept:
+        """The result of a job by its request id, from the journal or from the service.
+
+        Raises:
+            RemoteError: the service does not have it, or it failed.
+        """
+        entry = self._journal.find_request(request_id)
+        if entry is not None and entry.state is State.DONE:
+            return self._from_cache(entry)
+        number = entry.id if entry else self._journal.adopt(request_id, self._client.server.name)
+        waiting = Waiting(progress, self._spec.deadline)
+        try:
+            job = self._client.job(request_id)
+            return self._finish(number, job, progress, waiting, 0, stop_on_cancel=False)
+        except OneRewardError:
+            if entry is None:
+                self._journal.drop(number)
+            raise
+
+    def _begin(self, key: str, request: EditRequest) -> int | Entry:
+        estimate = self._price.of(self._pixels(request)) if self._price else None
+        caps = Caps(self._spec.run_cap, self._spec.session_cap)
+        return self._journal.begin(key, self._client.server.name, self._run, estimate, caps)
+
+    def _send(
+        self, number: int, request: EditRequest, progress: ProgressSink, waiting: Waiting
+    ) -> Submission:
+        try:
+            progress.status("sending")
+            private = self._spec.private
+            urls = [
+                picture_url(self._client, pixels, private, waiting)
+                for pixels in (request.image[0], request.mask[0])
+            ]
+            body = schemas.payload(request, self._spec, *urls)
+            waiting.check()
+            job = self._client.submit(body, schemas.headers(self._spec), waiting)
+        except SubmissionUnknownError:
+            self._journal.set_state(number, State.UNKNOWN)
+            raise
+        except BaseException:  # refused, never sent, or taken back: nothing to pay
+            self._journal.drop(number)
+            raise
+        LOG.info("%s request %s", self._client.server.name, job.request_id)
+        try:
+            self._journal.sent(number, job.request_id)
+        except JournalError as error:  # it is paid for, so its result is waited for all the same
+            LOG.error("Request %s could not be written down: %s", job.request_id, error)
+        return job
+
+    def _resume(
+        self, entry: Entry, request: EditRequest, progress: ProgressSink, waiting: Waiting
+    ) -> Kept | None:
+        """The result of a job sent before; None if it had been cancelled, so that it is free to be
+        sent again.
+        """
+        assert entry.request_id is not None
+        job = self._client.job(entry.request_id)
+        try:
+            return self._finish(entry.id, job, progress, waiting, self._pixels(request), "resumed")
+        except RemoteError as error:
+            if is_cancelled(error):
+                return None
+            raise
+
+    def _finish(
+        self, number: int, job: Submission, progress: ProgressSink, waiting: Waiting, pixels: int,
+        *notes: str, stop_on_cancel: bool = True,
+    ) -> Kept:  # fmt: skip
+        try:
+            status = self._wait(job, progress, waiting)
+            progress.status("fetching the result")
+            return self._fetch(number, job, status, waiting, pixels, notes)
+        except RemoteTimeoutError as error:
+            error.request_id = job.request_id
+            if error.status is None:  # our deadline, not the service's
+                self._stop(number, job, pixels)
+            self._note(number, error)
+            raise
+        except OneRewardError as error:
+            self._note(number, error)
+            raise
+        except BaseException:  # the host's interruption
+            if stop_on_cancel:
+                self._stop(number, job, pixels)
+            raise
+
+    def _wait(self, job: Submission, progress: ProgressSink, waiting: Waiting) -> Status:
+        seen = 0
+        while True:
+            status = self._client.status(job, waiting)
+            for line in status.logs[seen:]:
+                LOG.info("%s: %s", job.request_id, line)
+            seen = len(status.logs)
+            if status.completed:
+                return status
+            progress.status(_words(status, waiting.elapsed))
+            # A tenth of the time so far: few questions, and never much longer than needed.
+            waiting.sleep(min(max(FIRST_PAUSE, waiting.elapsed / 10), LONGEST_PAUSE))
+
+    def _fetch(
+        self, number: int, job: Submission, status: Status, waiting: Waiting, pixels: int,
+        notes: tuple[str, ...] = (),
+    ) -> Kept:  # fmt: skip
+        output = self._client.result(job, waiting, failed=status.failed)
+        flagged = any(output.has_nsfw_concepts)
+        images = [] if flagged else [
+            fetch(self._client, file, job.request_id, waiting) for file in output.images
+        ]  # fmt: skip
+        cost, meta = self._cost(output, pixels), _meta(output)
+        try:
+            state = State.FLAGGED if flagged else State.DONE
+            self._journal.keep(number, state, images, cost, meta)
+        except JournalError as error:  # the picture is here all the same
+            LOG.warning("%s", error)
+            notes += ("not kept: the journal cannot be written",)
+        return _kept(job.request_id, images, json.loads(meta), cost, notes)
+
+    def _stop(self, number: int, job: Submission, pixels: int) -> None:
+        """Cancel a job on the service; if it finished all the same, keep what it made. Runs after
+        the user has turned away, so it takes little time and raises nothing of its own.
+        """
+        accepted = self._client.cancel(job)
+        quiet = NoProgress()
+        try:
+            status = self._wait(job, quiet, Waiting(quiet, SETTLING))
+            self._fetch(number, job, status, Waiting(quiet, FETCHING), pixels)
+            LOG.warning("Request %s finished before it was cancelled; kept.", job.request_id)
+        except OneRewardError as error:
+            self._note(number, error)
+            if not is_cancelled(error):
+                said = "asked to stop" if accepted else "could not be stopped"
+                LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
+
+    def _note(self, number: int, error: OneRewardError) -> None:
+        """Write down how a job ended, if it did: a failure that may pass leaves it open."""
+        if is_cancelled(error):
+            self._journal.set_state(number, State.CANCELLED)
+        elif isinstance(error, RemoteError) and error.status == 404:
+            self._journal.set_state(number, State.LOST)
+        elif isinstance(error, RemoteError) and error.status in ENDED:
+            self._journal.set_state(number, State.FAILED)
+
+    def _from_cache(self, entry: Entry) -> Kept:
+        assert entry.request_id is not None
+        images = self._journal.images(entry.id)
+        return _kept(entry.request_id, images, json.loads(entry.meta or "{}"), 0.0, ("from cache",))
+
+    def _cost(self, output: Output, pixels: int) -> float | None:
+        if self._price is None:
+            return None
+        if output.billed_units is not None:
+            return self._price.of_units(output.billed_units)
+        return self._price.of(pixels) * len(output.images)
+
+    def _pixels(self, request: EditRequest) -> int:
+        return request.image.shape[1] * request.image.shape[2]
+
+
+def _words(status: Status, elapsed: float) -> str:
+    if status.state == "IN_QUEUE":
+        ahead = "" if status.queue_position is None else f", position {status.queue_position}"
+        return f"in queue{ahead}, {elapsed:.0f} s"
+    line = f": {status.logs[-1][:80]}" if status.logs else ""
+    return f"running, {elapsed:.0f} s{line}"
+
+
+def _meta(output: Output) -> str:
+    """What is kept of an output beside its images."""
+    return json.dumps(
+        {
+            "seed": output.seed,
+            "has_nsfw_concepts": output.has_nsfw_concepts,
+            "prompt": output.prompt,
+            "timings": dict(output.timings),
+            "billed_units": output.billed_units,
+        }
+    )
+
+
+def _kept(
+    request_id: str, images: list[bytes], meta: dict[str, Any], cost: float | None,
+    notes: tuple[str, ...],
+) -> Kept:  # fmt: skip
+    flags = tuple(bool(flag) for flag in meta.get("has_nsfw_concepts", ()))
+    return Kept(
+        request_id, images, meta.get("seed"), flags, meta.get("prompt"),
+        meta.get("timings", {}), meta.get("billed_units"), cost, notes,
+    )  # fmt: skip
+
+
+def _unknown(entry: Entry) -> SubmissionUnknownError:
+    return SubmissionUnknownError(
+        "This job was sent before, and it is not known whether it was accepted: the answer was "
+        "lost, or the program ended while it was being sent. It is not sent again on its own. "
+        "Look at https://fal.ai/dashboard/requests: if it is there, give its id to OneReward "
+        "Collect; if not, change the seed and run again.",
+        request_id=entry.request_id,
+        may_be_billed=True,
+    )

@@ -1,0 +1,152 @@
+"""Where a server is, which URLs of its answers are trusted, and the servers the user named."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..errors import InputError
+
+QUEUE_URL_VARIABLE = "ONEREWARD_FAL_QUEUE_URL"
+SERVERS_FILE = "servers.json"
+FAL_NAME = "fal"
+FAL_MEDIA = ("fal.media", "storage.googleapis.com")
+REMEDY = f"Write {SERVERS_FILE} as {{'name': {{'url': 'https://...', 'key_env': 'VARIABLE'}}}}."
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server that speaks fal's queue protocol.
+
+    Attributes:
+        name: what the user calls it.
+        queue_url, storage_url, api_url: bases without a trailing slash: jobs, uploads, prices.
+        media_hosts: where results may lie, besides the queue's own origin.
+        key_env: the environment variable with its key; None for fal's own rules.
+        priced: it sends bills, so an unknown price is a reason to stop at a spend cap.
+    """
+
+    name: str
+    queue_url: str
+    storage_url: str
+    api_url: str
+    media_hosts: tuple[str, ...] = ()
+    key_env: str | None = None
+    priced: bool = False
+
+    def trusts(self, url: str) -> bool:
+        """Whether the key may go to `url`: the queue's own scheme, host and port only."""
+        return _origin(url) == _origin(self.queue_url)
+
+    def holds_file(self, url: str) -> bool:
+        """Whether a file may be fetched from `url` or put there, without the key."""
+        if self.trusts(url):
+            return True
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        known = any(host == h or host.endswith("." + h) for h in self.media_hosts)
+        return parts.scheme == "https" and known
+
+
+def find_server(name: str, folder: Path) -> Server:
+    """The server of that name: fal, or an entry of servers.json in `folder`.
+
+    Raises:
+        InputError: no such server, or its entry breaks a rule.
+    """
+    if name == FAL_NAME:
+        gateway = os.environ.get(QUEUE_URL_VARIABLE)
+        if gateway:
+            return _at(gateway, QUEUE_URL_VARIABLE, name=name, media_hosts=FAL_MEDIA, priced=True)
+        return Server(
+            name,
+            "https://queue.fal.run",
+            "https://rest.fal.ai",
+            "https://api.fal.ai/v1",
+            FAL_MEDIA,
+            priced=True,
+        )
+    entries = _read(folder / SERVERS_FILE)
+    if name not in entries:
+        known = ", ".join([FAL_NAME, *entries])
+        raise InputError(f'There is no server "{name}". Choose one of {known}, or name it in '
+                         f"{folder / SERVERS_FILE}.")  # fmt: skip
+    entry = entries[name]
+    return _at(entry["url"], f'{SERVERS_FILE}, "{name}"', name=name, key_env=entry.get("key_env"))
+
+
+def server_names(folder: Path) -> list[str]:
+    """What a user may choose from: fal first, then the names in servers.json.
+
+    Raises:
+        InputError: the file breaks a rule.
+    """
+    return [FAL_NAME, *_read(folder / SERVERS_FILE)]
+
+
+def _at(url: str, origin: str, *, name: str, media_hosts: tuple[str, ...] = (),
+        key_env: str | None = None, priced: bool = False) -> Server:  # fmt: skip
+    base = _checked(url, origin)
+    return Server(name, base, base, base + "/v1", media_hosts, key_env, priced)
+
+
+def _checked(url: str, origin: str) -> str:
+    """`url` as a base; InputError unless it is https, or http to this machine."""
+    parts = urlsplit(url)
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+    if not safe or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise InputError(
+            f'"{_without_secrets(url)}" ({origin}) cannot be used as a server. Give an https:// '
+            "address without name, password or query; http:// is for this machine only, such as "
+            "http://127.0.0.1:8000."
+        )
+    return url.rstrip("/")
+
+
+def _without_secrets(url: str) -> str:
+    return url.split("?")[0].rsplit("@", 1)[-1]
+
+
+def is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    try:
+        return parts.scheme, parts.hostname, parts.port or default
+    except ValueError:  # a port that is no number
+        return "", None, None
+
+
+def _read(file: Path) -> dict[str, dict[str, str]]:
+    try:
+        entries = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}). {REMEDY}") from error
+    if not isinstance(entries, dict):
+        raise InputError(f"{file} holds no object. {REMEDY}")
+    for name, entry in entries.items():
+        _check_entry(file, name, entry)
+    return entries
+
+
+def _check_entry(file: Path, name: str, entry: object) -> None:
+    if name == FAL_NAME:
+        raise InputError(f'{file} names a server "{FAL_NAME}", which is fal itself. Rename it.')
+    if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
+        raise InputError(f'{file}: "{name}" has no url. {REMEDY}')
+    if set(entry) - {"url", "key_env"} or not isinstance(entry.get("key_env", ""), str):
+        raise InputError(f'{file}: "{name}" may hold url and key_env, both text. {REMEDY}')
