@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .nodes.extension import OneRewardExtension
+from .nodes.routes import add_routes
 
 # Help pages; ComfyUI serves this folder.
 WEB_DIRECTORY = "./web"
@@ -10,6 +11,7 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint() -> OneRewardExtension:
     """ComfyUI asks this for the pack's nodes."""
+    add_routes()
     return OneRewardExtension()
 
 

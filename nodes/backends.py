@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .contracts import Backend, BackendSpec, FalSpec
 from .credentials import find_key, key_from, need_key
-from .errors import InputError, MissingDependencyError
+from .errors import InputError, MissingDependencyError, OneRewardError
 
 if TYPE_CHECKING:
     from .fal.backend import FalBackend
@@ -75,6 +75,20 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
         return key_from(server.key_env).value if server.key_env else None
 
     return FalBackend(spec, server, key, folder)
+
+
+def describe_backend(folder: Path) -> dict[str, str]:
+    """In words: what runs when nothing is connected, where the key comes from, whether fal knows it
+    and what it asks for a megapixel. Costs nothing; the key itself is not in it.
+    """
+    try:
+        key = find_key(folder)
+        if key is None:
+            return {"backend": PREVIEW.kind, "key": "none", "test": "There is no key to test."}
+        said = resolve_fal(FalSpec(), folder).test_key()
+    except OneRewardError as error:
+        return {"backend": FalSpec().kind, "key": "not usable", "test": str(error)}
+    return {"backend": FalSpec().kind, "key": f"from {key.source}", "test": said}
 
 
 def server_choices(folder: Path) -> list[str]:

@@ -115,7 +115,7 @@ def edit(
         if backend.capabilities.remote:
             job.progress.step(1, 1, result.images[0])
     if failed:
-        raise failure_of(failed, len(jobs))
+        raise failure_of(failed, len(jobs), recipe.seed)
     report.add_plans(plans)
     seeds = tuple(_seed(recipe, i) for i in range(len(outputs.images)))
     return Edit(outputs.images, outputs.masks, seeds, tuple(outputs.flagged), report.text())

@@ -47,6 +47,7 @@ class RemoteError(OneRewardError):
         request_id: the service's name for the job, if it has one.
         error_type: the service's own code, such as "runner_disconnected".
         may_be_billed: whether money may have been spent.
+        seed: the seed to run again with, so that what is paid for is collected.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class RemoteError(OneRewardError):
         self.request_id = request_id
         self.error_type = error_type
         self.may_be_billed = may_be_billed
+        self.seed: int | None = None
 
     def __str__(self) -> str:
-        """The message, the request id, and what it means for the bill."""
+        """The message, the request id, the seed, and what it means for the bill."""
         name = f" Request id: {self.request_id}." if self.request_id else ""
+        seed = f" Seed: {self.seed}." if self.seed is not None and self.may_be_billed else ""
         bill = "It may have been billed." if self.may_be_billed else "Nothing was billed."
-        return f"{self.args[0]}{name} {bill}"
+        return f"{self.args[0]}{name}{seed} {bill}"
 
 
 class RemoteTimeoutError(RemoteError):

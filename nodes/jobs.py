@@ -16,6 +16,7 @@ from .errors import (
     JournalError,
     OneRewardError,
     PartialFailureError,
+    RemoteError,
 )
 
 # What fails one job for these reasons fails all of them.
@@ -48,15 +49,22 @@ def run_jobs(
         yield backend.run(job.request(), job.progress)
 
 
-def failure_of(errors: dict[str, OneRewardError], total: int) -> OneRewardError:
-    """One error that says what became of `total` jobs, of which those in `errors` failed."""
+def failure_of(errors: dict[str, OneRewardError], total: int, seed: int) -> OneRewardError:
+    """One error that says what became of `total` jobs, of which those in `errors` failed.
+
+    Args:
+        seed: the edit's; the widget may hold another one by now.
+    """
     if total == 1:
-        return next(iter(errors.values()))
+        [error] = errors.values()
+        if isinstance(error, RemoteError):
+            error.seed = seed
+        return error
     said = "\n".join(f"- {name}: {error}" for name, error in errors.items())
     kept = total - len(errors)
     rest = (
-        f"\nThe other {kept} are paid for and kept: run the same again, with the same seed, and "
-        "only what failed is sent."
+        f"\nThe other {kept} are paid for and kept: run the same again, with seed {seed}, and only "
+        "what failed is sent."
         if kept
         else ""
     )

@@ -19,7 +19,7 @@ NODE = {"comfy_api", "nodes.sockets", "nodes.user_folder"} | FRONT
 
 # Module or room -> what it may import besides the standard library. The first match counts.
 RULES: dict[str, set[str]] = {
-    "__init__": {"nodes.extension"},
+    "__init__": {"nodes.extension", "nodes.routes"},
     "nodes.contracts": set(),
     "nodes.errors": set(),
     "nodes.recipes": PURE,
@@ -38,6 +38,7 @@ RULES: dict[str, set[str]] = {
     "nodes.progress": {"comfy", "server", "PIL"},
     "nodes.running": {"torch", "nodes.backends", "nodes.progress", "nodes.user_folder"} | PURE,
     "nodes.sockets": {"comfy_api"} | PURE | {"nodes.recipes"},
+    "nodes.routes": {"aiohttp", "server", "nodes.backends", "nodes.user_folder"},
     "nodes.extension": {
         "comfy_api", "nodes.backend_nodes", "nodes.canvas_nodes", "nodes.edit_nodes",
     },

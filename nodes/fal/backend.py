@@ -31,13 +31,14 @@ from .pricing import Price, ask_price
 from .runner import JobRunner, Kept
 from .schemas import check_request_id, job_key
 from .servers import Server
-from .waiting import Waiting
+from .waiting import NoProgress, Waiting
 
 CHOICES = {
     "output_format": ("png", "jpeg"),
     "on_flagged": ("raise", "return input"),
     "priority": ("normal", "low"),
 }
+KEY_TEST_LIMIT = 30.0  # seconds
 PRICE_AGE = 3600.0  # seconds a price is believed
 ASPECT_TOLERANCE = 0.02
 
@@ -117,7 +118,7 @@ class FalBackend:
         start = time.perf_counter()
         with closing(self._client()) as client:
             kept = self._runner(client).run(request, progress)
-        if any(kept.has_nsfw_concepts):
+        if not kept.images:
             if self._spec.on_flagged == "raise":
                 raise _flagged(kept)
             same = request.image.expand(request.num_images, -1, -1, -1)
@@ -137,12 +138,27 @@ class FalBackend:
         start = time.perf_counter()
         with closing(self._client()) as client:
             kept = self._runner(client).collect(request_id, progress)
-        if any(kept.has_nsfw_concepts):
+        if not kept.images:
             raise _flagged(kept)
         pictures = [decode_image(data, LARGEST_RESULT_PIXELS)[..., :3] for data in kept.images]
-        unknown = ("its seed is not known",) if kept.seed is None else ()
-        seconds = time.perf_counter() - start
-        return self._result(kept, torch.cat(pictures), 0, seconds, *unknown)
+        left_out = sum(kept.has_nsfw_concepts)
+        notes = [f"{left_out} flagged images left out"] if left_out else []
+        notes += ["its seed is not known"] if kept.seed is None else []
+        return self._result(kept, torch.cat(pictures), 0, time.perf_counter() - start, *notes)
+
+    def test_key(self) -> str:
+        """Words about a key that works, and the price. Costs nothing and starts nothing.
+
+        Raises:
+            CredentialsError: there is no key, or the service does not know it.
+            RemoteError: the service cannot be reached, or refuses the account.
+        """
+        waiting = Waiting(NoProgress(), KEY_TEST_LIMIT)
+        with closing(self._client()) as client:
+            client.test_key(waiting)
+            price = ask_price(client, waiting)
+        cost = "unknown" if price is None else f"${price.unit_price:g} per {price.unit}"
+        return f"{self.name} knows the key. Price: {cost}."
 
     def _runner(self, client: FalClient) -> JobRunner:
         return JobRunner(client, self._journal, self._spec, self._run_id, self._price)
@@ -193,7 +209,7 @@ class FalBackend:
         return EditResult(
             images=images,
             seeds=tuple(seed + i for i in range(len(images))),
-            has_nsfw_concepts=kept.has_nsfw_concepts,
+            has_nsfw_concepts=(not kept.images,) * len(images),
             timings={self.name: seconds, **kept.timings},
             prompt=kept.prompt,
             request_id=kept.request_id,

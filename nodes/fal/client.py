@@ -6,6 +6,7 @@ import email.utils
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from typing import Any
@@ -122,6 +123,17 @@ class FalClient:
             if reply.status not in TRANSIENT:
                 return reply.ok
         return False
+
+    def test_key(self, waiting: Waiting) -> None:
+        """Ask about a job that does not exist: a service that knows the key answers 404.
+
+        Raises:
+            CredentialsError, RemoteError: it answers something else.
+        """
+        nobody = self.job(str(uuid.uuid4()))
+        reply = self.get(nobody.status_url, waiting, timeout=STATUS_TIMEOUT)
+        if not reply.ok and reply.status != 404:
+            raise error_of(reply, server=self.server.name)
 
     def get(self, url: str, waiting: Waiting, *, timeout: tuple[float, float]) -> Reply:
         """One GET with the key, of a URL on the service itself. Not repeated."""

@@ -43,7 +43,7 @@ class Kept:
     """A finished job, from the service or from the journal.
 
     Attributes:
-        images: the files as they came.
+        images: the files as they came, less those that were flagged.
         cost: US dollars spent now; None if the price is unknown.
     """
 
@@ -173,7 +173,7 @@ class JobRunner:
             progress.status("fetching the result")
             return self._fetch(number, job, status, waiting, pixels, notes)
         except RemoteTimeoutError as error:
-            error.request_id = job.request_id
+            error.request_id, error.may_be_billed = job.request_id, True
             if error.status is None:  # our deadline, not the service's
                 self._stop(number, job, pixels)
             self._note(number, error)
@@ -204,13 +204,14 @@ class JobRunner:
         notes: tuple[str, ...] = (),
     ) -> Kept:  # fmt: skip
         output = self._client.result(job, waiting, failed=status.failed)
-        flagged = any(output.has_nsfw_concepts)
-        images = [] if flagged else [
-            fetch(self._client, file, job.request_id, waiting) for file in output.images
-        ]  # fmt: skip
+        images = [
+            fetch(self._client, file, job.request_id, waiting)
+            for file, flagged in zip(output.images, output.has_nsfw_concepts, strict=True)
+            if not flagged
+        ]
         cost, meta = self._cost(output, pixels), _meta(output)
         try:
-            state = State.FLAGGED if flagged else State.DONE
+            state = State.DONE if images else State.FLAGGED
             self._journal.keep(number, state, images, cost, meta)
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)

@@ -37,8 +37,7 @@ class Waiting:
             raise RemoteTimeoutError(
                 f"The job was not finished after {self._limit:g} s, the deadline. Running the same "
                 "again, with the same seed, collects it if it finished; a longer deadline can be "
-                "set on OneReward Fal Backend.",
-                may_be_billed=True,
+                "set on OneReward Fal Backend."
             )
 
     def sleep(self, seconds: float) -> None:
