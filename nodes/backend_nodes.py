@@ -12,7 +12,7 @@ from .errors import InputError
 from .progress import NodeProgress
 from .reports import result_lines
 from .running import in_thread
-from .sockets import CATEGORY, FOLDED, BackendSocket
+from .sockets import CATEGORY, BackendSocket, folded
 from .user_folder import user_folder
 
 LOG = logging.getLogger("onereward")
@@ -95,50 +95,55 @@ class OneRewardFalBackend(io.ComfyNode):
                     tooltip="The most one run of a node may cost, in US dollars, default 5. Looked "
                     "at before anything is sent. 0 = no cap.",
                 ),
-                io.Float.Input(
-                    "session_cap",
-                    default=20.0,
-                    min=0.0,
-                    max=10000.0,
-                    step=0.5,
-                    extra_dict=FOLDED,
-                    tooltip="The most all runs may cost until ComfyUI ends, jobs under way "
-                    "included, in US dollars, default 20. 0 = no cap.",
+                folded(
+                    io.Float.Input(
+                        "session_cap",
+                        default=20.0,
+                        min=0.0,
+                        max=10000.0,
+                        step=0.5,
+                        tooltip="The most all runs may cost until ComfyUI ends, jobs under way "
+                        "included, in US dollars, default 20. 0 = no cap.",
+                    )
                 ),
-                io.Int.Input(
-                    "parallel_jobs",
-                    default=4,
-                    min=1,
-                    max=32,
-                    extra_dict=FOLDED,
-                    tooltip="How many jobs of a node may be under way at once, a count, default 4. "
-                    "What the account does not allow waits in fal's queue.",
+                folded(
+                    io.Int.Input(
+                        "parallel_jobs",
+                        default=4,
+                        min=1,
+                        max=32,
+                        tooltip="How many jobs of a node may be under way at once, default "
+                        "4. What the account does not allow waits in fal's queue.",
+                    )
                 ),
-                io.Int.Input(
-                    "start_deadline",
-                    default=0,
-                    min=0,
-                    max=3600,
-                    extra_dict=FOLDED,
-                    tooltip="Seconds until a job must have started; fal drops it then, free of "
-                    "charge. Default 0 = no deadline.",
+                folded(
+                    io.Int.Input(
+                        "start_deadline",
+                        default=0,
+                        min=0,
+                        max=3600,
+                        tooltip="Seconds until a job must have started; fal drops it then, free of "
+                        "charge. Default 0 = no deadline.",
+                    )
                 ),
-                io.Int.Input(
-                    "deadline",
-                    default=900,
-                    min=10,
-                    max=86400,
-                    extra_dict=FOLDED,
-                    tooltip="Seconds until a job must be finished, default 900; it is cancelled "
-                    "then. If it finished all the same, the next run collects it.",
+                folded(
+                    io.Int.Input(
+                        "deadline",
+                        default=900,
+                        min=10,
+                        max=86400,
+                        tooltip="Seconds until a job must be finished, default 900; it is "
+                        "cancelled then. If it finished all the same, the next run collects it.",
+                    )
                 ),
-                io.Combo.Input(
-                    "priority",
-                    options=["normal", "low"],
-                    default="normal",
-                    extra_dict=FOLDED,
-                    tooltip="The place in fal's queue, which all users of the model share. Default "
-                    "normal.",
+                folded(
+                    io.Combo.Input(
+                        "priority",
+                        options=["normal", "low"],
+                        default="normal",
+                        tooltip="The place in fal's queue, which all users of the model share. "
+                        "Default normal.",
+                    )
                 ),
             ],
             outputs=[_backend_output()],

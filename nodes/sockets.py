@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from comfy_api.latest import io
 
 from .contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
@@ -11,10 +13,18 @@ CATEGORY = "OneReward"
 BackendSocket = io.Custom("ONEREWARD_BACKEND")
 CanvasSocket = io.Custom("ONEREWARD_CANVAS")
 
-# Shown under "advanced" where the front end can; older ones show the widget, schemas have no word.
-FOLDED = {"advanced": True}
-
 BATCHES = "Batches: 1 picture with 1 mask, 1 with N, N with 1, or N with N."
+
+
+Widget = TypeVar("Widget", bound=io.Input)
+
+
+def folded(widget: Widget) -> Widget:
+    """The same input, under "advanced" in front ends that know it. Set after the fact, because the
+    schema classes take the word as an argument only since ComfyUI 0.10.
+    """
+    widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
+    return widget
 
 
 def image_input() -> io.Image.Input:
@@ -117,14 +127,15 @@ def connected_inputs() -> list[io.Input]:
 
 
 def acceleration_input() -> io.Combo.Input:
-    return io.Combo.Input(
-        "acceleration",
-        optional=True,
-        options=list(ACCELERATIONS),
-        default=ACCELERATION,
-        extra_dict=FOLDED,
-        tooltip="How far the backend may cut corners, default regular, as on fal. none: every step "
-        "in full. high: fastest, less faithful. The preview model knows no shortcut.",
+    return folded(
+        io.Combo.Input(
+            "acceleration",
+            optional=True,
+            options=list(ACCELERATIONS),
+            default=ACCELERATION,
+            tooltip="How far the backend may cut corners, default regular, as on fal. none: every "
+            "step in full. high: fastest, less faithful. The preview model knows no shortcut.",
+        )
     )
 
 
