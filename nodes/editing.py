@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .canvas.batch import pair_batches
-from .canvas.copies import copy_pictures, empty_mask
 from .canvas.extend import extend_picture, extension_steps, margins
 from .canvas.geometry import Crop
 from .canvas.masks import fit_mask
@@ -19,18 +18,18 @@ from .canvas.options import MAX_BLEND, CanvasOptions
 from .canvas.plan import CanvasPlan, plan_crops
 from .canvas.previews import PlacedPreview
 from .canvas.sizes import parse_extend
-from .canvas.stitch import cut, paste
+from .canvas.stitch import cut
 from .contracts import (
     Backend,
     Capabilities,
     EditRecipe,
     EditRequest,
-    EditResult,
     EditTask,
     ProgressSink,
 )
 from .errors import ContentPolicyError, InputError, OneRewardError
 from .jobs import Job, failure_of, run_jobs
+from .pieces import Outputs, Piece, split
 from .reports import Report
 
 REMOVE_GROW = 12
@@ -91,8 +90,8 @@ def edit(
     with report.stage("plan"):
         pairs, plans = plan_edit(image, mask, options, backend.capabilities)
     count = recipe.num_images
-    outputs = _Outputs(image, pairs, plans, count)
-    pieces = _pieces(plans, count, backend.capabilities.images_per_run or count)
+    outputs = Outputs(image, pairs, plans, count)
+    pieces = split(plans, count, backend.capabilities.images_per_run or count)
     jobs = [
         Job(
             piece.name,
@@ -104,16 +103,7 @@ def edit(
     ]
     if jobs:
         backend.admit((job.request() for job in jobs), progress)
-    failed: dict[str, OneRewardError] = {}
-    for job, piece, result in zip(jobs, pieces, run_jobs(backend, jobs, progress), strict=True):
-        if isinstance(result, OneRewardError):
-            failed[job.name] = result
-            continue
-        report.add_result(job.name, result)
-        with report.stage("stitch"):
-            outputs.add(piece, result, options.seam, report)
-        if backend.capabilities.remote:
-            job.progress.step(1, 1, result.images[0])
+    failed = _paint(backend, jobs, pieces, outputs, options.seam, report, progress)
     if failed:
         raise failure_of(failed, len(jobs), recipe.seed)
     report.add_plans(plans)
@@ -224,56 +214,7 @@ class CropProgress:
         self._whole.check_interrupted()
 
 
-class _Outputs:
-    """The pictures an edit hands back, filled crop by crop."""
-
-    def __init__(
-        self, image: Tensor, pairs: list[tuple[int, int]], plans: list[CanvasPlan], count: int
-    ) -> None:
-        # The one copy of the pictures.
-        self.images = copy_pictures(image, [picture for picture, _ in pairs for _ in range(count)])
-        self.masks = _used_masks(plans, count)
-        self.flagged = [False] * len(self.images)
-
-    def add(self, piece: _Piece, result: EditResult, seam: float, report: Report) -> None:
-        made = zip(result.images, result.has_nsfw_concepts, strict=True)
-        for i, (generated, flagged) in enumerate(made, piece.first):
-            if flagged:
-                self.flagged[i] = True
-                self.masks[i][piece.crop.box.slices] = 0
-            else:
-                report.add_seam(paste(self.images[i], piece.crop, generated, seam))
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What one job makes: a crop of a pair's picture, for images first..first+count."""
-
-    name: str
-    pair: int
-    crop: Crop
-    first: int
-    count: int
-
-
-def _pieces(plans: list[CanvasPlan], count: int, per_run: int) -> list[_Piece]:
-    return [
-        _Piece(
-            _piece_name(len(plans), pair, len(plan.crops), number, count, start),
-            pair, crop, pair * count + start, min(per_run, count - start),
-        )
-        for pair, plan in enumerate(plans)
-        for number, crop in enumerate(plan.crops)
-        for start in range(0, count, per_run)
-    ]  # fmt: skip
-
-
-def _piece_name(pairs: int, pair: int, crops: int, crop: int, count: int, image: int) -> str:
-    parts = (("picture", pair, pairs), ("crop", crop, crops), ("variation", image, count))
-    return ", ".join(f"{word} {i + 1}" for word, i, n in parts if n > 1) or "the edit"
-
-
-def _request(recipe: EditRecipe, picture: Tensor, piece: _Piece) -> EditRequest:
+def _request(recipe: EditRecipe, picture: Tensor, piece: Piece) -> EditRequest:
     seed = _seed(recipe, piece.first)
     return recipe.on(*cut(picture, piece.crop), seed=seed, num_images=piece.count)
 
@@ -282,10 +223,21 @@ def _seed(recipe: EditRecipe, index: int) -> int:
     return (recipe.seed + index) % SEEDS
 
 
-def _used_masks(plans: list[CanvasPlan], count: int) -> Tensor:
-    """float [len(plans) * count, H, W]: the blend of every output."""
-    masks = empty_mask(len(plans), *plans[0].size)
-    for mask, plan in zip(masks, plans, strict=True):
-        for crop in plan.crops:
-            mask[crop.box.slices] = crop.blend
-    return masks if count == 1 else masks.repeat_interleave(count, 0)
+def _paint(
+    backend: Backend, jobs: list[Job], pieces: list[Piece], outputs: Outputs, seam: float,
+    report: Report, progress: ProgressSink,
+) -> dict[str, OneRewardError]:  # fmt: skip
+    """Run the jobs and paste what they make, in their order; the errors of those that failed."""
+    failed: dict[str, OneRewardError] = {}
+    for job, piece, result in zip(jobs, pieces, run_jobs(backend, jobs, progress), strict=True):
+        if isinstance(result, OneRewardError):
+            failed[job.name] = result
+            continue
+        report.add_result(job.name, result)
+        with report.stage("stitch"):
+            outputs.add(piece, result, seam, report)
+        if backend.capabilities.remote:
+            job.progress.step(1, 1, result.images[0])
+    if report.spend_line():
+        progress.status(report.spend_line())
+    return failed

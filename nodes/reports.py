@@ -50,6 +50,10 @@ class Report:
     def add_plans(self, plans: Sequence[CanvasPlan]) -> None:
         self._plans = plans
 
+    def spend_line(self) -> str:
+        """What the remote jobs so far cost; empty if there are none."""
+        return _spend_line(list(self._results.values())) if self._results else ""
+
     def text(self) -> str:
         r = self._recipe
         lines = [

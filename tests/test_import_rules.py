@@ -27,7 +27,9 @@ RULES: dict[str, set[str]] = {
     "nodes.conversions": TENSORS | PURE,
     "nodes.reports": PURE | {"nodes.canvas"},
     "nodes.jobs": PURE,
-    "nodes.editing": {"torch", "numpy"} | PURE | {"nodes.canvas", "nodes.reports", "nodes.jobs"},
+    "nodes.pieces": {"torch"} | PURE | {"nodes.canvas", "nodes.reports"},
+    "nodes.editing": {"torch", "numpy"} | PURE
+    | {"nodes.canvas", "nodes.reports", "nodes.jobs", "nodes.pieces"},
     "nodes.credentials": PURE,
     "nodes.user_folder": {"folder_paths"},
     "nodes.fal.servers": PURE,  # read for the node's menu, so it loads no HTTP library

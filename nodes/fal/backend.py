@@ -27,8 +27,9 @@ from ..errors import ContentPolicyError, InputError, RemoteError
 from .client import FalClient
 from .files import LARGEST_RESULT_PIXELS
 from .journal import Journal, check_cap
+from .kept import Kept
 from .pricing import Price, ask_price
-from .runner import JobRunner, Kept
+from .runner import JobRunner
 from .schemas import check_request_id, job_key
 from .servers import Server
 from .waiting import NoProgress, Waiting

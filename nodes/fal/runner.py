@@ -8,11 +8,8 @@ time-out, goes on from where it was.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from ..contracts import EditRequest, FalSpec, ProgressSink
 from ..errors import (
@@ -27,6 +24,7 @@ from .client import FalClient
 from .failures import is_cancelled
 from .files import fetch, picture_url
 from .journal import SESSION, Caps, Entry, Journal, State
+from .kept import Kept
 from .pricing import Price
 from .schemas import Output, Status, Submission
 from .waiting import NoProgress, Waiting
@@ -36,26 +34,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 ENDED = (400, 422, *range(500, 600))  # what a job that failed answers
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished job, from the service or from the journal.
-
-    Attributes:
-        images: the files as they came, less those that were flagged.
-        cost: US dollars spent now; None if the price is unknown.
-    """
-
-    request_id: str
-    images: list[bytes]
-    seed: int | None
-    has_nsfw_concepts: tuple[bool, ...]
-    prompt: str | None
-    timings: Mapping[str, float]
-    billed_units: float | None
-    cost: float | None
-    notes: tuple[str, ...] = ()
 
 
 class JobRunner:
@@ -209,14 +187,14 @@ class JobRunner:
             for file, flagged in zip(output.images, output.has_nsfw_concepts, strict=True)
             if not flagged
         ]
-        cost, meta = self._cost(output, pixels), _meta(output)
+        kept = Kept.of(job.request_id, output, images, self._cost(output, pixels), notes)
         try:
             state = State.DONE if images else State.FLAGGED
-            self._journal.keep(number, state, images, cost, meta)
+            self._journal.keep(number, state, images, kept.cost, kept.meta())
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)
-            notes += ("not kept: the journal cannot be written",)
-        return _kept(job.request_id, images, json.loads(meta), cost, notes)
+            return replace(kept, notes=(*notes, "not kept: the journal cannot be written"))
+        return kept
 
     def _stop(self, number: int, job: Submission, pixels: int) -> None:
         """Cancel a job on the service; if it finished all the same, keep what it made. Runs after
@@ -245,8 +223,7 @@ class JobRunner:
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
-        images = self._journal.images(entry.id)
-        return _kept(entry.request_id, images, json.loads(entry.meta or "{}"), 0.0, ("from cache",))
+        return Kept.again(entry.request_id, entry.meta, self._journal.images(entry.id))
 
     def _cost(self, output: Output, pixels: int) -> float | None:
         if self._price is None:
@@ -265,30 +242,6 @@ def _words(status: Status, elapsed: float) -> str:
         return f"in queue{ahead}, {elapsed:.0f} s"
     line = f": {status.logs[-1][:80]}" if status.logs else ""
     return f"running, {elapsed:.0f} s{line}"
-
-
-def _meta(output: Output) -> str:
-    """What is kept of an output beside its images."""
-    return json.dumps(
-        {
-            "seed": output.seed,
-            "has_nsfw_concepts": output.has_nsfw_concepts,
-            "prompt": output.prompt,
-            "timings": dict(output.timings),
-            "billed_units": output.billed_units,
-        }
-    )
-
-
-def _kept(
-    request_id: str, images: list[bytes], meta: dict[str, Any], cost: float | None,
-    notes: tuple[str, ...],
-) -> Kept:  # fmt: skip
-    flags = tuple(bool(flag) for flag in meta.get("has_nsfw_concepts", ()))
-    return Kept(
-        request_id, images, meta.get("seed"), flags, meta.get("prompt"),
-        meta.get("timings", {}), meta.get("billed_units"), cost, notes,
-    )  # fmt: skip
 
 
 def _unknown(entry: Entry) -> SubmissionUnknownError:

@@ -1,0 +1,62 @@
+"""A finished job, in the words that are shown, and in those that are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .schemas import Output
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished job, from the service or from the journal.
+
+    Attributes:
+        images: the files as they came, less those that were flagged.
+        cost: US dollars spent now; None if the price is unknown.
+    """
+
+    request_id: str
+    images: list[bytes]
+    seed: int | None
+    has_nsfw_concepts: tuple[bool, ...]
+    prompt: str | None
+    timings: Mapping[str, float]
+    billed_units: float | None
+    cost: float | None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, request_id: str, output: Output, images: list[bytes], cost: float | None,
+        notes: tuple[str, ...],
+    ) -> Kept:  # fmt: skip
+        """A job that has just finished."""
+        return cls(
+            request_id, images, output.seed, output.has_nsfw_concepts, output.prompt,
+            output.timings, output.billed_units, cost, notes,
+        )  # fmt: skip
+
+    @classmethod
+    def again(cls, request_id: str, meta: str | None, images: list[bytes]) -> Kept:
+        """A job that was kept before: it costs nothing now."""
+        said = json.loads(meta or "{}")
+        return cls(
+            request_id, images, said.get("seed"), tuple(said.get("has_nsfw_concepts", ())),
+            said.get("prompt"), said.get("timings", {}), said.get("billed_units"), 0.0,
+            ("from cache",),
+        )  # fmt: skip
+
+    def meta(self) -> str:
+        """What is kept beside the images."""
+        return json.dumps(
+            {
+                "seed": self.seed,
+                "has_nsfw_concepts": self.has_nsfw_concepts,
+                "prompt": self.prompt,
+                "timings": dict(self.timings),
+                "billed_units": self.billed_units,
+            }
+        )
