@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import InputError
+
+# What PIL raises for broken files, from one format or another.
+BROKEN_PICTURE = (
+    OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, EOFError, OverflowError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def decode_image(data: bytes, max_pixels: int | None = None) -> Tensor:
@@ -78,15 +86,29 @@ def _open(data: bytes, max_pixels: int | None = None) -> Image.Image:
             # PIL warns of large pictures by a size of its own; here the caller sets the limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data))
-        if max_pixels is not None and picture.width * picture.height > max_pixels:
-            raise InputError(
-                f"The picture says it is {picture.width}x{picture.height} pixels, more than the "
-                f"{max_pixels / 1e6:.1f} million allowed here. It was not opened."
-            )
+        _check_size(picture, max_pixels)
         picture.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        return _8_bit_grey(ImageOps.exif_transpose(picture))
+    except InputError:
+        raise
+    except BROKEN_PICTURE as error:
         raise InputError(
             f"The {len(data)} bytes are not a readable picture ({error}). "
             "Use a PNG, JPEG, WebP or TIFF file."
         ) from error
-    return ImageOps.exif_transpose(picture)
+
+
+def _check_size(picture: Image.Image, max_pixels: int | None) -> None:
+    if max_pixels is not None and picture.width * picture.height > max_pixels:
+        raise InputError(
+            f"The picture says it is {picture.width}x{picture.height} pixels, more than the "
+            f"{max_pixels / 1e6:.1f} million allowed here. It was not opened."
+        )
+
+
+def _8_bit_grey(picture: Image.Image) -> Image.Image:
+    """PIL cuts 16-bit grey off at 255 where it converts it; here it is scaled."""
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.float64) / 65535
+    return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8))

@@ -46,7 +46,12 @@ class FalClient:
 
     Args:
         key: None for a server that wants none.
+
+    Attributes:
+        may_have_accepted: the last submit got an answer that is no refusal.
     """
+
+    may_have_accepted = False
 
     def __init__(self, server: Server, key: str | None) -> None:
         self.server = server
@@ -166,7 +171,9 @@ class FalClient:
             except BaseException:  # an interruption or the deadline
                 if upload.abort():
                     raise
-        return outcome.result()
+        reply = outcome.result()
+        self.may_have_accepted = reply.ok
+        return reply
 
     def _post_alone(self, upload: Upload, headers: Mapping[str, str]) -> Reply:
         # A fresh connection: on a kept one, a reset could not be told from an accepted job.

@@ -21,8 +21,8 @@ from .transport import REQUEST_ID, Reply
 CANCELLED = ("client_cancelled", "client_disconnected")
 REFUSED = ("content_policy_violation", "no_media_generated")
 LONGEST = 300
-SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
-DATA_URI = re.compile(r"data:[\w/+.-]*;base64,[\w+/=-]*")
+SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", re.IGNORECASE)
+DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,[\w+/=-]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def is_cancelled(error: OneRewardError) -> bool:
 def read_detail(reply: Reply) -> Detail:
     """The complaint of an error body, in any of the service's four shapes."""
     body = reply.json()
-    header = reply.headers.get("x-fal-error-type")
+    header = tidy(reply.headers.get("x-fal-error-type", "")) or None
     if not isinstance(body, dict):
         words = "a web page or text of something in between" if reply.body else "nothing"
         return Detail(words, header)
-    found, kind = body.get("detail"), body.get("error_type") or header
+    found, kind = body.get("detail"), tidy(str(body.get("error_type") or "")) or header
     if isinstance(found, list) and found and isinstance(found[0], dict):
         return _field_detail(found[0], kind)
     text = found or body.get("error") or body.get("message") or body.get("status") or "no reason"
@@ -96,12 +96,13 @@ def read_detail(reply: Reply) -> Detail:
 
 
 def _field_detail(item: dict[str, Any], kind: str | None) -> Detail:
-    where = [str(part) for part in item.get("loc") or () if part != "body"]
+    loc = item.get("loc")
+    where = [str(part) for part in (loc if isinstance(loc, list) else [loc]) if part]
     limits = item.get("ctx") if isinstance(item.get("ctx"), dict) else {}
     return Detail(
         tidy(str(item.get("msg") or "no reason")),
-        str(item.get("type") or kind or "") or None,
-        ".".join(where) or None,
+        tidy(str(item.get("type") or kind or "")) or None,
+        tidy(".".join(part for part in where if part != "body")) or None,
         tidy(", ".join(f"{name} {value}" for name, value in (limits or {}).items())) or None,
     )
 

@@ -66,7 +66,7 @@ class State(str, Enum):
     SENT = "sent"  # accepted; its request id is known
     DONE = "done"  # its images are here
     FLAGGED = "flagged"  # finished, but refused by the safety checker
-    LOST = "lost"  # finished or not, the service no longer has it
+    LOST = "lost"  # finished or not, its images are no longer there or here
     FAILED = "failed"  # ended with an error
     CANCELLED = "cancelled"
 
@@ -262,16 +262,24 @@ def _spent(db: sqlite3.Connection, column: str, value: str) -> float:
 
 
 def _make_room(db: sqlite3.Connection, newest: int) -> None:
-    db.execute(
-        "DELETE FROM jobs WHERE created < ? AND id != ?",
-        (time.time() - KEPT_DAYS * 86400, newest),
-    )
-    total = "SELECT total(length(data)) FROM images"
-    while db.execute(total).fetchone()[0] > KEPT_BYTES:
-        row = db.execute("SELECT min(job) FROM images WHERE job != ?", (newest,)).fetchone()
-        if row[0] is None:
+    """Drops images that are too old, and the oldest while there are too many. What they cost
+    counts on until the session ends.
+    """
+    expired = time.time() - KEPT_DAYS * 86400
+    old = "SELECT id FROM jobs WHERE created < ? AND id != ?"
+    _drop_images(db, [row[0] for row in db.execute(old, (expired, newest))])
+    db.execute("DELETE FROM jobs WHERE created < ? AND session != ?", (expired, SESSION))
+    while db.execute("SELECT total(length(data)) FROM images").fetchone()[0] > KEPT_BYTES:
+        oldest = db.execute("SELECT min(job) FROM images WHERE job != ?", (newest,)).fetchone()[0]
+        if oldest is None:
             return
-        db.execute("DELETE FROM jobs WHERE id = ?", row)
+        _drop_images(db, [oldest])
+
+
+def _drop_images(db: sqlite3.Connection, jobs: Sequence[int]) -> None:
+    rows = [(job,) for job in jobs]
+    db.executemany("DELETE FROM images WHERE job = ?", rows)
+    db.executemany(f"UPDATE jobs SET state = '{State.LOST.value}' WHERE id = ?", rows)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import RemoteError
 from .client import FalClient
 from .failures import error_of
-from .schemas import ENDPOINT
+from .schemas import ENDPOINT, amount
 from .waiting import Waiting
 
 LOG = logging.getLogger("onereward")
@@ -58,8 +58,8 @@ def _read(body: object) -> Price | None:
         if not isinstance(item, dict) or item.get("endpoint_id") != ENDPOINT:
             continue
         unit = str(item.get("unit", "")).lower().rstrip("s")
-        amount = item.get("unit_price")
+        price = amount(item.get("unit_price"))
         known = unit in ("megapixel", "image") and item.get("currency", "USD") == "USD"
-        if known and isinstance(amount, (int, float)) and amount >= 0:
-            return Price(float(amount), unit)
+        if known and price is not None:
+            return Price(price, unit)
     return None

@@ -117,8 +117,11 @@ class JobRunner:
         except SubmissionUnknownError:
             self._journal.set_state(number, State.UNKNOWN)
             raise
-        except BaseException:  # refused, never sent, or taken back: nothing to pay
-            self._journal.drop(number)
+        except BaseException:
+            if self._client.may_have_accepted:  # a fault of our own; the job may be paid for
+                self._journal.set_state(number, State.UNKNOWN)
+            else:  # refused, never sent, or taken back
+                self._journal.drop(number)
             raise
         LOG.info("%s request %s", self._client.server.name, job.request_id)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -167,7 +168,12 @@ def read_status(reply: Reply, request_id: str) -> Status:
             f"The status of the job cannot be read: {tidy(str(state))}.",
             status=reply.status, request_id=request_id, may_be_billed=True,
         )  # fmt: skip
-    logs = [line.get("message") for line in body.get("logs") or () if isinstance(line, dict)]
+    lines = body.get("logs")
+    logs = [
+        line.get("message")
+        for line in (lines if isinstance(lines, list) else [])
+        if isinstance(line, dict)
+    ]
     position = body.get("queue_position")
     return Status(
         state,
@@ -188,7 +194,9 @@ def read_output(reply: Reply, request_id: str) -> Output:
             "between has.",
             status=reply.status, request_id=request_id, may_be_billed=True,
         )  # fmt: skip
-    flags = body.get("has_nsfw_concepts") or []
+    flags = body.get("has_nsfw_concepts")
+    if not isinstance(flags, list):  # one flag for all, or none
+        flags = [bool(flags)] * len(images)
     seed, prompt = body.get("seed"), body.get("prompt")
     return Output(
         tuple(image for image in images if image is not None),
@@ -196,7 +204,7 @@ def read_output(reply: Reply, request_id: str) -> Output:
         tuple(bool(i < len(flags) and flags[i]) for i in range(len(images))),
         prompt if isinstance(prompt, str) else None,
         _timings(body.get("timings")),
-        _number(reply.headers.get("x-fal-billable-units")),
+        amount(reply.headers.get("x-fal-billable-units")),
     )
 
 
@@ -210,11 +218,16 @@ def _file(item: object) -> File | None:
 
 def _timings(found: object) -> dict[str, float]:
     items = found.items() if isinstance(found, dict) else ()
-    return {str(k): float(v) for k, v in items if isinstance(v, (int, float))}
+    numbers = {tidy(str(name)): amount(value) for name, value in items}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
+def amount(value: object) -> float | None:
+    """A finite number from 0 up; None for anything else, such as text, NaN or a negative bill."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError
@@ -15,7 +17,13 @@ QUEUE_URL_VARIABLE = "ONEREWARD_FAL_QUEUE_URL"
 SERVERS_FILE = "servers.json"
 FAL_NAME = "fal"
 FAL_MEDIA = ("fal.media", "storage.googleapis.com")
-REMEDY = f"Write {SERVERS_FILE} as {{'name': {{'url': 'https://...', 'key_env': 'VARIABLE'}}}}."
+REMEDY = (
+    f'Write {SERVERS_FILE} as {{"name": {{"url": "https://...", "key_env": "VARIABLE"}}}}, where '
+    "key_env may be left out."
+)
+# Scheme, host and port with nothing that two programs could read in two ways: no user, no
+# backslash, no blank, ASCII only.
+PLAIN = re.compile(r"(?i:https?)://[A-Za-z0-9.:\[\]-]+(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
 
 
 @dataclass(frozen=True)
@@ -40,16 +48,17 @@ class Server:
 
     def trusts(self, url: str) -> bool:
         """Whether the key may go to `url`: the queue's own scheme, host and port only."""
-        return _origin(url) == _origin(self.queue_url)
+        origin = _origin(url)
+        return origin is not None and origin == _origin(self.queue_url)
 
     def holds_file(self, url: str) -> bool:
         """Whether a file may be fetched from `url` or put there, without the key."""
         if self.trusts(url):
             return True
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        known = any(host == h or host.endswith("." + h) for h in self.media_hosts)
-        return parts.scheme == "https" and known
+        origin = _origin(url)
+        if origin is None or origin.scheme != "https":
+            return False
+        return any(origin.host == h or origin.host.endswith("." + h) for h in self.media_hosts)
 
 
 def find_server(name: str, folder: Path) -> Server:
@@ -88,19 +97,19 @@ def server_names(folder: Path) -> list[str]:
     return [FAL_NAME, *_read(folder / SERVERS_FILE)]
 
 
-def _at(url: str, origin: str, *, name: str, media_hosts: tuple[str, ...] = (),
+def _at(url: str, place: str, *, name: str, media_hosts: tuple[str, ...] = (),
         key_env: str | None = None, priced: bool = False) -> Server:  # fmt: skip
-    base = _checked(url, origin)
+    base = _checked(url, place)
     return Server(name, base, base, base + "/v1", media_hosts, key_env, priced)
 
 
-def _checked(url: str, origin: str) -> str:
+def _checked(url: str, place: str) -> str:
     """`url` as a base; InputError unless it is https, or http to this machine."""
-    parts = urlsplit(url)
-    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
-    if not safe or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+    origin = _origin(url)
+    safe = origin and (origin.scheme == "https" or is_loopback(origin.host))
+    if not safe or "?" in url or "#" in url:
         raise InputError(
-            f'"{_without_secrets(url)}" ({origin}) cannot be used as a server. Give an https:// '
+            f'"{_without_secrets(url)}" ({place}) cannot be used as a server. Give an https:// '
             "address without name, password or query; http:// is for this machine only, such as "
             "http://127.0.0.1:8000."
         )
@@ -111,22 +120,33 @@ def _without_secrets(url: str) -> str:
     return url.split("?")[0].rsplit("@", 1)[-1]
 
 
-def is_loopback(host: str | None) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host or "").is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    default = {"https": 443, "http": 80}.get(parts.scheme)
+class Origin(NamedTuple):
+    """Whom a URL speaks to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def _origin(url: str) -> Origin | None:
+    """None for a URL that is not plain http or https."""
+    if not PLAIN.fullmatch(url):
+        return None
     try:
-        return parts.scheme, parts.hostname, parts.port or default
-    except ValueError:  # a port that is no number
-        return "", None, None
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    except ValueError:  # a port that is no number, brackets that hold no address
+        return None
+    return Origin(parts.scheme, parts.hostname, port) if parts.hostname else None
 
 
 def _read(file: Path) -> dict[str, dict[str, str]]:

@@ -69,7 +69,7 @@ class Reply:
         """The body as JSON, None if it is not."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -152,7 +152,8 @@ def exchange(
             body = _read(response, max_bytes, url)
             return Reply(response.status_code, response.headers, body)
     except (requests.RequestException, HTTPError, OSError) as error:
-        sent = _was_sent(error) and not (isinstance(data, Upload) and not data.handed_over)
+        # An upload knows better than the error: TLS, too, can break after all was read.
+        sent = data.handed_over if isinstance(data, Upload) else _was_sent(error)
         # The cause is left out: its text holds the URL, which may be a signed one.
         raise ConnectionLost(
             f"The connection to {urlsplit(url).hostname} failed ({_reason(error)}).",
