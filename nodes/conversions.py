@@ -35,6 +35,15 @@ def decode_image(data: bytes, max_pixels: int | None = None) -> Tensor:
     return torch.from_numpy(pixels.copy()).float().div(255).unsqueeze(0)
 
 
+def image_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of an image file that can be read to its end.
+
+    Raises:
+        InputError: the file is broken, or says it is larger than `max_pixels`.
+    """
+    return _open(data, max_pixels).size
+
+
 def decode_mask(data: bytes) -> Tensor:
     """An image file as a mask, float [1, H, W] in 0..1: white = change, black = keep."""
     pixels = np.asarray(_open(data).convert("L"))

@@ -25,7 +25,6 @@ from ..contracts import (
 from ..conversions import decode_image
 from ..errors import ContentPolicyError, InputError, RemoteError
 from .client import FalClient
-from .files import LARGEST_RESULT_PIXELS
 from .journal import Journal, check_cap
 from .kept import Kept
 from .pricing import Price, ask_price
@@ -141,7 +140,7 @@ class FalBackend:
             kept = self._runner(client).collect(request_id, progress)
         if not kept.images:
             raise _flagged(kept)
-        pictures = [decode_image(data, LARGEST_RESULT_PIXELS)[..., :3] for data in kept.images]
+        pictures = [decode_image(data)[..., :3] for data in kept.images]
         left_out = sum(kept.has_nsfw_concepts)
         notes = [f"{left_out} flagged images left out"] if left_out else []
         notes += ["its seed is not known"] if kept.seed is None else []
@@ -189,7 +188,7 @@ class FalBackend:
         pictures: list[Tensor] = []
         notes: set[str] = set()
         for data in kept.images:
-            picture = decode_image(data, LARGEST_RESULT_PIXELS)[0, ..., :3]
+            picture = decode_image(data)[0, ..., :3]
             if picture.shape[:2] != (height, width):
                 notes.add(_resized(kept.request_id, picture, height, width))
                 picture = resize(picture, (height, width)).clamp(0, 1)
@@ -227,7 +226,7 @@ def _flagged(kept: Kept) -> ContentPolicyError:
         'seed, or set on_flagged to "return input" on OneReward Fal Backend.',
         request_id=kept.request_id,
         error_type="flagged",
-        may_be_billed=True,
+        may_be_billed=kept.cost != 0,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import logging
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
 from .auth import KeyAuth, NoAuth
 from .failures import error_of
+from .retries import passing, patiently, retry_after
 from .schemas import (
     ENDPOINT,
     Output,
@@ -25,7 +25,15 @@ from .schemas import (
     submission_at,
 )
 from .servers import Server
-from .transport import REQUEST_ID, ConnectionLost, Reply, Upload, exchange, new_session
+from .transport import (
+    REQUEST_ID,
+    ConnectionLost,
+    Oversized,
+    Reply,
+    Upload,
+    exchange,
+    new_session,
+)
 from .waiting import TICK, Waiting, in_background
 
 LOG = logging.getLogger("onereward")
@@ -35,10 +43,9 @@ RESULT_TIMEOUT = (10.0, 120.0)
 CANCEL_TIMEOUT = (5.0, 10.0)
 LARGEST_RESULT = 64 << 20  # bytes; a data URI of a 1 MP PNG is about 4 MB
 PATIENCE = 30.0  # seconds of failures in a row until a harmless question is given up
-LONGEST_PAUSE = 30.0
 SUBMIT_TRIES = 3
-FINAL = (401, 403, 404, 422, 499)  # what asking for a result again does not change
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+FINAL = (401, 402, 403, 404, 422, 499)  # asking for a result again does not change these
+ENDED = (400, 404, 422, 499, *range(500, 600))  # a result that says so is a job that is over
 
 
 class FalClient:
@@ -75,6 +82,8 @@ class FalClient:
             last = attempt == SUBMIT_TRIES
             try:
                 reply = self._post(data, headers, waiting)
+            except Oversized as large:
+                raise _unknown(str(large.args[0]), None) from None
             except ConnectionLost as lost:
                 if lost.sent:
                     raise _unknown(str(lost.args[0]), lost.request_id) from None
@@ -90,9 +99,13 @@ class FalClient:
 
     def status(self, job: Submission, waiting: Waiting) -> Status:
         """Where the job is, with its log lines so far."""
-        reply = self._ask(job, job.status_url + "?logs=1", STATUS_TIMEOUT, waiting, _passing)
+
+        def again(reply: Reply) -> bool:
+            return not reply.ok and (not reply.from_app or passing(reply))
+
+        reply = self._ask(job, job.status_url + "?logs=1", STATUS_TIMEOUT, waiting, again)
         if not reply.ok:
-            raise self._error(reply, job)
+            raise self._error(reply, job, over=reply.status == 404)
         return read_status(reply, job.request_id)
 
     def result(self, job: Submission, waiting: Waiting, *, failed: bool) -> Output:
@@ -104,13 +117,13 @@ class FalClient:
         """
 
         def again(reply: Reply) -> bool:
-            if reply.ok or reply.status in FINAL:
+            if reply.ok or (reply.from_app and reply.status in FINAL):
                 return False
-            return _passing(reply) and not reply.from_app if failed else True
+            return not reply.from_app or not failed or reply.status in (408, 425, 429)
 
         reply = self._ask(job, job.response_url, RESULT_TIMEOUT, waiting, again)
         if not reply.ok:
-            raise self._error(reply, job)
+            raise self._error(reply, job, over=reply.status in ENDED)
         return read_output(reply, job.request_id)
 
     def cancel(self, job: Submission) -> bool:
@@ -125,7 +138,7 @@ class FalClient:
                 except RemoteError as error:
                     LOG.warning("Could not cancel request %s: %s", job.request_id, error)
                     continue
-            if reply.status not in TRANSIENT:
+            if not passing(reply):
                 return reply.ok
         return False
 
@@ -141,17 +154,22 @@ class FalClient:
             raise error_of(reply, server=self.server.name)
 
     def get(self, url: str, waiting: Waiting, *, timeout: tuple[float, float]) -> Reply:
-        """One GET with the key, of a URL on the service itself. Not repeated."""
-        return waiting.call(
-            lambda: exchange(self._session, "GET", url, auth=self._auth, timeout=timeout)
+        """A GET with the key, of a URL on the service itself."""
+        return patiently(
+            lambda: exchange(self._session, "GET", url, auth=self._auth, timeout=timeout), waiting
         )
 
-    def post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Reply:
-        """One POST with the key that starts nothing, such as asking where to upload."""
-        return exchange(
-            self._session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
-            headers={"Content-Type": "application/json", **headers},
-            data=json.dumps(body).encode(),
+    def post(
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], waiting: Waiting
+    ) -> Reply:
+        """A POST with the key that starts nothing, such as asking where to upload."""
+        return patiently(
+            lambda: exchange(
+                self._session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
+                headers={"Content-Type": "application/json", **headers},
+                data=json.dumps(body).encode(),
+            ),
+            waiting,
         )  # fmt: skip
 
     def job(self, request_id: str) -> Submission:
@@ -223,6 +241,11 @@ class FalClient:
                 if not again(reply):
                     return reply
                 trouble = error_of(reply, server=self.server.name).args[0]
+            except Oversized as large:
+                raise RemoteError(
+                    f"{large.args[0]} OneReward Collect can try again to fetch the job.",
+                    request_id=job.request_id, may_be_billed=True,
+                ) from None  # fmt: skip
             except ConnectionLost as lost:
                 trouble = lost.args[0]
             failing_since = failing_since or time.monotonic()
@@ -232,17 +255,23 @@ class FalClient:
                     "same again, with the same seed, goes on from there.",
                     request_id=job.request_id, may_be_billed=True,
                 )  # fmt: skip
-            waiting.sleep(_retry_after(reply) or pause)
+            waiting.sleep(retry_after(reply) or pause)
             pause = min(pause * 2, 4.0)
 
-    def _error(self, reply: Reply, job: Submission) -> OneRewardError:
+    def _error(self, reply: Reply, job: Submission, *, over: bool) -> OneRewardError:
+        """What an app's own answer about an accepted job means."""
         if reply.status == 404:
-            return RemoteError(
+            error: OneRewardError = RemoteError(
                 f"{self.server.name} no longer has this job (fal keeps results for minutes to an "
                 "hour). Running the same again sends it as a new job.",
                 status=404, request_id=job.request_id, error_type="NOT_FOUND", may_be_billed=True,
             )  # fmt: skip
-        return error_of(reply, server=self.server.name, request_id=job.request_id)
+        else:
+            error = error_of(reply, server=self.server.name, request_id=job.request_id)
+        if isinstance(error, RemoteError):
+            error.job_over = over
+            error.may_be_billed = error.may_be_billed or not over
+        return error
 
 
 def _unknown(reason: str, request_id: str | None) -> SubmissionUnknownError:
@@ -258,27 +287,7 @@ def _unknown(reason: str, request_id: str | None) -> SubmissionUnknownError:
 def _pause_before_resubmit(reply: Reply, attempt: int) -> float | None:
     """Seconds after which a refused submit may be sent again; None if it may not."""
     if reply.status == 429:
-        return _retry_after(reply) or float(attempt)
+        return retry_after(reply) or float(attempt)
     if reply.status == 503 and not reply.from_app and attempt == 1:
-        return _retry_after(reply) or 1.0
+        return retry_after(reply) or 1.0
     return None
-
-
-def _passing(reply: Reply) -> bool:
-    return reply.status in TRANSIENT
-
-
-def _retry_after(reply: Reply | None) -> float | None:
-    """Seconds the service asks to wait, at most LONGEST_PAUSE."""
-    text = reply.headers.get("Retry-After") if reply else None
-    if not text:
-        return None
-    try:
-        seconds = float(text) if text.isdecimal() else _seconds_until(text)
-    except ValueError:  # neither a number nor a date
-        return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
-
-
-def _seconds_until(date: str) -> float:
-    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()

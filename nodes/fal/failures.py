@@ -18,6 +18,7 @@ from ..errors import (
 )
 from .transport import REQUEST_ID, Reply
 
+MODEL = "fal-ai/onereward"
 CANCELLED = ("client_cancelled", "client_disconnected")
 REFUSED = ("content_policy_violation", "no_media_generated")
 LONGEST = 300
@@ -48,9 +49,10 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
         "request_id": request_id or reply.headers.get(REQUEST_ID),
         "error_type": detail.type,
     }
-    said = f"{server} answered {reply.status}: {detail.text}"
+    said = f"{server} answered {reply.status}: {detail.text.rstrip('.')}"
     if reply.status == 401:
-        return CredentialsError(f"{said}. The key is not valid there; set another one.")
+        kept = f" The job {request_id} is kept; the same run collects it." if request_id else ""
+        return CredentialsError(f"{said}. The key is not valid there; set another one.{kept}")
     if reply.status in (402, 403):
         return BalanceError(
             f"{said}. Add credit to the account, or use a key that may call this model.", **facts
@@ -60,6 +62,8 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
             f"{said}. Wait a little, or lower parallel_jobs on OneReward Fal Backend.", **facts
         )
     if reply.status == 422:
+        # Charged if a GPU had worked on it, says the documentation; only a job can have had one.
+        facts["may_be_billed"] = request_id is not None and reply.billed_units != 0
         return _refused_field(said, detail, facts)
     if reply.status == 504 and reply.headers.get("x-fal-request-timeout-type") == "user":
         return RemoteTimeoutError(
@@ -70,10 +74,16 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
     if detail.type in CANCELLED:
         return RemoteError(f"The job was cancelled ({said}).", **facts)
     if 300 <= reply.status < 400:
-        return RemoteError(f"{said}. Redirects are not followed: the key stays here.", **facts)
+        return RemoteError(
+            f"{said}. Redirects are not followed, so that the key stays here. Check the server's "
+            "address and the proxy.",
+            **facts,
+        )
+    if reply.status == 404:
+        return RemoteError(f"{said}. Check the server's address; it has no {MODEL}.", **facts)
     if reply.status >= 500:
         return RemoteError(f"{said}. It is a fault of the service; try again later.", **facts)
-    return RemoteError(said, **facts)
+    return RemoteError(f"{said}. Change the prompt, the picture or the seed.", **facts)
 
 
 def is_cancelled(error: OneRewardError) -> bool:
@@ -108,11 +118,8 @@ def _field_detail(item: dict[str, Any], kind: str | None) -> Detail:
 
 
 def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteError:
-    # The documentation says that such an answer may be charged if a GPU had worked on it.
     if detail.type in REFUSED:
-        return ContentPolicyError(
-            f"{said}. Change the prompt or the picture.", **facts, may_be_billed=True
-        )
+        return ContentPolicyError(f"{said}. Change the prompt or the picture.", **facts)
     parts = [
         f"field {detail.field}" if detail.field else "",
         f"limit {detail.limit}" if detail.limit else "",
@@ -121,8 +128,8 @@ def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteEr
     named = "; ".join(part for part in parts if part)
     return RemoteValidationError(
         f"{said}{f' ({named})' if named else ''}. Change what it names and run again.",
-        **facts, may_be_billed=True,
-    )  # fmt: skip
+        **facts,
+    )
 
 
 def tidy(text: str) -> str:

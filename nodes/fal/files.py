@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from torch import Tensor
 
-from ..conversions import data_uri, decode_image, encode_png, from_data_uri
+from ..conversions import data_uri, encode_png, from_data_uri, image_size
 from ..errors import InputError, OneRewardError, RemoteError
 from .auth import NoAuth
 from .client import FalClient
 from .failures import error_of, tidy
+from .retries import patiently
 from .schemas import File, lifecycle
 from .transport import ConnectionLost, Reply, exchange, new_session
 from .waiting import Waiting
@@ -21,8 +21,6 @@ PNG = "image/png"
 LARGEST_URI_IMAGE = 6_000_000  # bytes of PNG; larger pictures are uploaded instead
 LARGEST_URI_MASK = 2_000_000
 LARGEST_FILE = 64 << 20
-# A result has the size of its crop; this leaves room for services that make it larger.
-LARGEST_RESULT_PIXELS = 64_000_000
 UPLOAD_TIMEOUT = (10.0, 300.0)
 DOWNLOAD_TIMEOUT = (10.0, 120.0)
 TRIES = 3
@@ -40,8 +38,13 @@ def picture_url(client: FalClient, picture: Tensor, private: bool, waiting: Wait
     return data_uri(data, PNG) if len(data) <= limit else _upload(client, data, private, waiting)
 
 
-def fetch(client: FalClient, file: File, request_id: str, waiting: Waiting) -> bytes:
-    """The bytes of a result image, proven to be a picture of the size the service says.
+def fetch(
+    client: FalClient, file: File, request_id: str, most_pixels: int, waiting: Waiting
+) -> bytes:
+    """The bytes of a result image, proven to be a whole picture of the size the service says.
+
+    Args:
+        most_pixels: a larger picture is not opened.
 
     Raises:
         RemoteError: it lies on a foreign host, or three tries gave no such picture.
@@ -49,21 +52,24 @@ def fetch(client: FalClient, file: File, request_id: str, waiting: Waiting) -> b
     for attempt in range(1, TRIES + 1):
         try:
             data = _bytes_of(client, file.url, waiting)
-            _check(decode_image(data, LARGEST_RESULT_PIXELS), file)
+            _check(image_size(data, most_pixels), file)
             return data
         except (InputError, ConnectionLost, _BadReply) as error:
-            if attempt == TRIES or file.url.startswith("data:"):
-                raise RemoteError(
-                    f"The result image could not be fetched: {error.args[0]} It is paid for: "
-                    "running the same again, with the same seed, fetches it again.",
-                    request_id=request_id,
-                    may_be_billed=True,
-                ) from None
+            trouble = error.args[0]
+        except RemoteError as error:  # asking again would not help
+            raise _not_fetched(error.args[0], request_id) from None
+        if attempt < TRIES and not file.url.startswith("data:"):
             waiting.sleep(0.5 * attempt)
-        except RemoteError as error:
-            error.request_id, error.may_be_billed = request_id, True
-            raise
-    raise AssertionError("the last attempt returns or raises")
+    raise _not_fetched(trouble, request_id)
+
+
+def _not_fetched(trouble: str, request_id: str) -> RemoteError:
+    return RemoteError(
+        f"The result image could not be fetched: {trouble} It is paid for: running the same again, "
+        "with the same seed, tries to fetch it again.",
+        request_id=request_id,
+        may_be_billed=True,
+    )
 
 
 class _BadReply(OneRewardError):
@@ -74,7 +80,9 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
     headers = {"X-Fal-Object-Lifecycle": lifecycle()} if private else {}
     url = f"{client.server.storage_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
     wanted = {"content_type": PNG, "file_name": "crop.png"}
-    reply = _retried(lambda: client.post(url, wanted, headers), client, waiting)
+    reply = client.post(url, wanted, headers, waiting)
+    if not reply.ok:
+        raise error_of(reply, server=client.server.name)
     place = reply.json()
     upload_url, file_url = (
         place.get(name) if isinstance(place, dict) else None for name in ("upload_url", "file_url")
@@ -83,9 +91,16 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
         if not isinstance(address, str) or not client.server.holds_file(address):
             raise RemoteError(
                 f"{client.server.name} wants the picture uploaded to {_host(address)}, which is "
-                "not one of its own hosts. Nothing was sent there."
+                "not one of its own hosts. Nothing was sent there. A smaller target on OneReward "
+                "Canvas needs no upload."
             )
-    _retried(lambda: _put(str(upload_url), data), client, waiting)
+    reply = patiently(partial(_put, str(upload_url), data), waiting)
+    if not reply.ok:
+        raise RemoteError(
+            f"The picture could not be uploaded: {_host(upload_url)} answered {reply.status}. Try "
+            "again later; a smaller target on OneReward Canvas needs no upload.",
+            status=reply.status,
+        )
     return str(file_url)
 
 
@@ -95,23 +110,6 @@ def _put(url: str, data: bytes) -> Reply:
             session, "PUT", url, auth=NoAuth(), timeout=UPLOAD_TIMEOUT,
             headers={"Content-Type": PNG}, data=data,
         )  # fmt: skip
-
-
-def _retried(call: Callable[[], Reply], client: FalClient, waiting: Waiting) -> Reply:
-    """A call that does no harm when repeated, until it succeeds or three tries have failed."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            reply = waiting.call(call)
-            if reply.ok:
-                return reply
-            error: OneRewardError = error_of(reply, server=client.server.name)
-            if reply.status < 500 and reply.status not in (408, 429):
-                raise error
-        except ConnectionLost as lost:
-            error = RemoteError(f"The upload failed: {lost.args[0]} Try again.")
-        if attempt < TRIES:
-            waiting.sleep(0.5 * attempt)
-    raise error
 
 
 def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
@@ -140,8 +138,8 @@ def _get(url: str) -> Reply:
         )
 
 
-def _check(image: Tensor, file: File) -> None:
-    height, width = image.shape[1:3]
+def _check(size: tuple[int, int], file: File) -> None:
+    width, height = size
     if (file.width or width, file.height or height) != (width, height):
         raise InputError(
             f"The picture is {width}x{height}, but the service says {file.width}x{file.height}."

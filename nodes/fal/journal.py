@@ -59,20 +59,20 @@ CREATE TABLE IF NOT EXISTS prices (
 
 
 class State(str, Enum):
-    """Where a job stands. The first four may have cost money."""
+    """Where a job stands. All but the last two may have cost money."""
 
     SENDING = "sending"  # about to be sent, or the program ended before the answer
     UNKNOWN = "unknown"  # sent, and no usable answer came
     SENT = "sent"  # accepted; its request id is known
     DONE = "done"  # its images are here
-    FLAGGED = "flagged"  # finished, but refused by the safety checker
+    FLAGGED = "flagged"  # finished, and refused by the safety checker: there are no images
     LOST = "lost"  # finished or not, its images are no longer there or here
     FAILED = "failed"  # ended with an error
     CANCELLED = "cancelled"
 
 
 SPENT = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED, State.LOST)
-OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE)
+OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Journal:
                 db.executescript(SCHEMA + "PRAGMA user_version = 1;")
 
     def find(self, key: str) -> Entry | None:
-        """The newest job for that picture that is not over without a result."""
+        """The newest job for that picture, unless sending it again is the right thing to do."""
         return self._one(f"key = ? AND state IN ({_marks(OPEN)})", (key, *OPEN))
 
     def find_request(self, request_id: str) -> Entry | None:

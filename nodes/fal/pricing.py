@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..errors import RemoteError
 from .client import FalClient
 from .failures import error_of
-from .schemas import ENDPOINT, amount
+from .schemas import ENDPOINT
+from .transport import amount
 from .waiting import Waiting
 
 LOG = logging.getLogger("onereward")

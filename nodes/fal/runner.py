@@ -31,8 +31,8 @@ from .waiting import NoProgress, Waiting
 
 LOG = logging.getLogger("onereward")
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
-ENDED = (400, 422, *range(500, 600))  # what a job that failed answers
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
 
 
@@ -65,7 +65,7 @@ class JobRunner:
             if isinstance(begun, int):
                 job = self._send(begun, request, progress, waiting)
                 return self._finish(begun, job, progress, waiting, self._pixels(request))
-            if begun.state is State.DONE:
+            if begun.state in (State.DONE, State.FLAGGED):
                 return self._from_cache(begun)
             if begun.state is State.SENT:
                 found = self._resume(begun, request, progress, waiting)
@@ -84,7 +84,7 @@ class JobRunner:
             RemoteError: the service does not have it, or it failed.
         """
         entry = self._journal.find_request(request_id)
-        if entry is not None and entry.state is State.DONE:
+        if entry is not None and entry.state in (State.DONE, State.FLAGGED):
             return self._from_cache(entry)
         number = entry.id if entry else self._journal.adopt(request_id, self._client.server.name)
         waiting = Waiting(progress, self._spec.deadline)
@@ -154,8 +154,8 @@ class JobRunner:
             progress.status("fetching the result")
             return self._fetch(number, job, status, waiting, pixels, notes)
         except RemoteTimeoutError as error:
-            error.request_id, error.may_be_billed = job.request_id, True
             if error.status is None:  # our deadline, not the service's
+                error.request_id, error.may_be_billed = job.request_id, True
                 self._stop(number, job, pixels)
             self._note(number, error)
             raise
@@ -186,7 +186,7 @@ class JobRunner:
     ) -> Kept:  # fmt: skip
         output = self._client.result(job, waiting, failed=status.failed)
         images = [
-            fetch(self._client, file, job.request_id, waiting)
+            fetch(self._client, file, job.request_id, _most_pixels(pixels), waiting)
             for file, flagged in zip(output.images, output.has_nsfw_concepts, strict=True)
             if not flagged
         ]
@@ -217,12 +217,10 @@ class JobRunner:
 
     def _note(self, number: int, error: OneRewardError) -> None:
         """Write down how a job ended, if it did: a failure that may pass leaves it open."""
-        if is_cancelled(error):
-            self._journal.set_state(number, State.CANCELLED)
-        elif isinstance(error, RemoteError) and error.status == 404:
-            self._journal.set_state(number, State.LOST)
-        elif isinstance(error, RemoteError) and error.status in ENDED:
-            self._journal.set_state(number, State.FAILED)
+        if not (isinstance(error, RemoteError) and error.job_over):
+            return
+        lost = State.LOST if error.status == 404 else State.FAILED
+        self._journal.set_state(number, State.CANCELLED if is_cancelled(error) else lost)
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
@@ -237,6 +235,13 @@ class JobRunner:
 
     def _pixels(self, request: EditRequest) -> int:
         return request.image.shape[1] * request.image.shape[2]
+
+
+def _most_pixels(crop: int) -> int:
+    """The largest result worth opening: a service may answer larger than it was asked, but not by
+    any factor. Of a job that was sent elsewhere (0) the crop is not known.
+    """
+    return max(MOST_TIMES * crop, SMALLEST_LIMIT) if crop else LARGEST_RESULT_PIXELS
 
 
 def _words(status: Status, elapsed: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any
 from ..contracts import EditRequest, FalSpec
 from ..conversions import to_bytes
 from ..errors import InputError, RemoteError
-from .failures import tidy
+from .failures import MODEL, tidy
 from .servers import Server
-from .transport import Reply
+from .transport import Reply, amount
 
-ENDPOINT = "fal-ai/onereward"
+ENDPOINT = MODEL
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 PRIVATE_LIFETIME = 60  # seconds; the shortest word the official clients know
 
@@ -164,8 +163,10 @@ def read_status(reply: Reply, request_id: str) -> Status:
     body = reply.json()
     state = body.get("status") if isinstance(body, dict) else None
     if state not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
+        shown = tidy(reply.body[:80].decode(errors="replace"))
         raise RemoteError(
-            f"The status of the job cannot be read: {tidy(str(state))}.",
+            f"The status of the job cannot be read: {shown}. "
+            "Running the same again, with the same seed, goes on with it.",
             status=reply.status, request_id=request_id, may_be_billed=True,
         )  # fmt: skip
     lines = body.get("logs")
@@ -190,8 +191,8 @@ def read_output(reply: Reply, request_id: str) -> Output:
     images = [_file(item) for item in found] if isinstance(found, list) else []
     if not images or None in images:
         raise RemoteError(
-            "The result holds no images. The service has changed its answer, or something in "
-            "between has.",
+            "The result holds no images that can be read. Running the same again asks once more; "
+            "another seed sends a new job.",
             status=reply.status, request_id=request_id, may_be_billed=True,
         )  # fmt: skip
     flags = body.get("has_nsfw_concepts")
@@ -204,7 +205,7 @@ def read_output(reply: Reply, request_id: str) -> Output:
         tuple(bool(i < len(flags) and flags[i]) for i in range(len(images))),
         prompt if isinstance(prompt, str) else None,
         _timings(body.get("timings")),
-        amount(reply.headers.get("x-fal-billable-units")),
+        reply.billed_units,
     )
 
 
@@ -220,14 +221,3 @@ def _timings(found: object) -> dict[str, float]:
     items = found.items() if isinstance(found, dict) else ()
     numbers = {tidy(str(name)): amount(value) for name, value in items}
     return {name: value for name, value in numbers.items() if value is not None}
-
-
-def amount(value: object) -> float | None:
-    """A finite number from 0 up; None for anything else, such as text, NaN or a negative bill."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None

@@ -6,6 +6,7 @@ This is where the exceptions of `requests` end.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,12 +66,28 @@ class Reply:
         """The service itself answered, not something on the way to it."""
         return REQUEST_ID in self.headers or isinstance(self.json(), dict)
 
+    @property
+    def billed_units(self) -> float | None:
+        """What the service says it billed, in its own units."""
+        return amount(self.headers.get("x-fal-billable-units"))
+
     def json(self) -> Any:
         """The body as JSON, None if it is not."""
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+def amount(value: object) -> float | None:
+    """A finite number from 0 up; None for anything else, such as text, NaN or a negative bill."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
 
 
 class Upload:
@@ -156,7 +173,8 @@ def exchange(
         sent = data.handed_over if isinstance(data, Upload) else _was_sent(error)
         # The cause is left out: its text holds the URL, which may be a signed one.
         raise ConnectionLost(
-            f"The connection to {urlsplit(url).hostname} failed ({_reason(error)}).",
+            f"The connection to {urlsplit(url).hostname} failed ({_reason(error)}). Check the "
+            "network, the proxy and the server's address.",
             sent=sent,
             request_id=head.get(REQUEST_ID),
         ) from None
@@ -169,9 +187,7 @@ def _read(response: requests.Response, max_bytes: int, url: str) -> bytes:
         if len(body) > max_bytes:
             raise Oversized(
                 f"{urlsplit(url).hostname} sent more than {max_bytes // MEGABYTE} MB, which no "
-                "answer of this kind needs.",
-                request_id=response.headers.get(REQUEST_ID),
-                may_be_billed=True,
+                "answer of this kind needs."
             )
     return bytes(body)
 

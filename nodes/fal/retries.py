@@ -1,0 +1,53 @@
+"""Which failures pass, and how long to wait for that."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable
+
+from .transport import ConnectionLost, Reply
+from .waiting import Waiting
+
+LONGEST_PAUSE = 30.0  # seconds
+TRIES = 3
+PASSING = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))  # the last are Cloudflare's
+
+
+def passing(reply: Reply) -> bool:
+    """The same question may get another answer a little later."""
+    return reply.status in PASSING
+
+
+def retry_after(reply: Reply | None) -> float | None:
+    """Seconds the service asks to wait, at most LONGEST_PAUSE; None if it does not say."""
+    text = reply.headers.get("Retry-After") if reply else None
+    if not text:
+        return None
+    try:
+        seconds = float(text) if text.isdecimal() else _seconds_until(text)
+    except ValueError:  # neither a number nor a date
+        return None
+    return min(max(seconds, 0.0), LONGEST_PAUSE)
+
+
+def patiently(call: Callable[[], Reply], waiting: Waiting) -> Reply:
+    """The answer to a harmless request, tried three times while it fails for a passing reason.
+
+    Raises:
+        ConnectionLost: there was none in the last try.
+    """
+    for attempt in range(1, TRIES):
+        reply = None
+        try:
+            reply = waiting.call(call)
+            if not passing(reply):
+                return reply
+        except ConnectionLost:
+            pass
+        waiting.sleep(retry_after(reply) or 0.5 * attempt)
+    return waiting.call(call)
+
+
+def _seconds_until(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
