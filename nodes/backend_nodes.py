@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
-from .backends import PREVIEW, resolve_fal, server_choices
+from .backends import PREVIEW, check_server, resolve_fal, server_choices
 from .contracts import BackendSpec, FalSpec
 from .errors import InputError
 from .progress import NodeProgress
@@ -148,6 +148,19 @@ class OneRewardFalBackend(io.ComfyNode):
             ],
             outputs=[_backend_output()],
         )
+
+    @classmethod
+    def validate_inputs(cls, server: str | None) -> bool | str:
+        """Whether there is such a server, in words that name the file: ComfyUI would only say that
+        the menu lacks it, as it does for a graph from somebody else.
+        """
+        if server is None:  # wired, so not known yet
+            return True
+        try:
+            check_server(server, user_folder())
+        except InputError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(

@@ -100,3 +100,10 @@ def server_choices(folder: Path) -> list[str]:
     from .fal.servers import server_names
 
     return server_names(folder)
+
+
+def check_server(name: str, folder: Path) -> None:
+    """Raises InputError if there is no such server, or servers.json breaks a rule."""
+    from .fal.servers import find_server
+
+    find_server(name, folder)

@@ -99,7 +99,8 @@ class FalBackend:
             for request in requests
             if self._journal.find(job_key(request, self._spec, self._server)) is None
         ]
-        size = f"{len(pixels)} new jobs, {sum(pixels) / 1e6:.2f} MP"
+        jobs = "1 new job" if len(pixels) == 1 else f"{len(pixels)} new jobs"
+        size = f"{jobs}, {sum(pixels) / 1e6:.2f} MP"
         if self._price is None:
             self._refuse_unknown_price(bool(pixels))
             progress.status(f"{self.name}: {size}, price unknown")

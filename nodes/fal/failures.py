@@ -107,12 +107,13 @@ def read_detail(reply: Reply) -> Detail:
 
 def _field_detail(item: dict[str, Any], kind: str | None) -> Detail:
     loc = item.get("loc")
-    where = [str(part) for part in (loc if isinstance(loc, list) else [loc]) if part]
+    path = loc if isinstance(loc, list) else [loc]
+    where = [str(part) for part in path if part is not None and part != "body"]
     limits = item.get("ctx") if isinstance(item.get("ctx"), dict) else {}
     return Detail(
         tidy(str(item.get("msg") or "no reason")),
         tidy(str(item.get("type") or kind or "")) or None,
-        tidy(".".join(part for part in where if part != "body")) or None,
+        tidy(".".join(where)) or None,
         tidy(", ".join(f"{name} {value}" for name, value in (limits or {}).items())) or None,
     )
 

@@ -266,8 +266,9 @@ def _make_room(db: sqlite3.Connection, newest: int) -> None:
     counts on until the session ends.
     """
     expired = time.time() - KEPT_DAYS * 86400
-    old = "SELECT id FROM jobs WHERE created < ? AND id != ?"
-    _drop_images(db, [row[0] for row in db.execute(old, (expired, newest))])
+    old = "SELECT id FROM jobs WHERE created < ? AND id != ? AND state = ?"
+    rows = db.execute(old, (expired, newest, State.DONE)).fetchall()
+    _drop_images(db, [row[0] for row in rows])
     db.execute("DELETE FROM jobs WHERE created < ? AND session != ?", (expired, SESSION))
     while db.execute("SELECT total(length(data)) FROM images").fetchone()[0] > KEPT_BYTES:
         oldest = db.execute("SELECT min(job) FROM images WHERE job != ?", (newest,)).fetchone()[0]

@@ -178,7 +178,7 @@ def read_status(reply: Reply, request_id: str) -> Status:
     position = body.get("queue_position")
     return Status(
         state,
-        position if isinstance(position, int) else None,
+        _whole(position),
         tuple(tidy(str(text)) for text in logs if text),
         bool(body.get("error") or body.get("error_type")),
     )
@@ -201,7 +201,7 @@ def read_output(reply: Reply, request_id: str) -> Output:
     seed, prompt = body.get("seed"), body.get("prompt")
     return Output(
         tuple(image for image in images if image is not None),
-        seed if isinstance(seed, int) else None,
+        _whole(seed),
         tuple(bool(i < len(flags) and flags[i]) for i in range(len(images))),
         prompt if isinstance(prompt, str) else None,
         _timings(body.get("timings")),
@@ -213,8 +213,12 @@ def _file(item: object) -> File | None:
     if not isinstance(item, dict) or not isinstance(item.get("url"), str):
         return None
     size = [item.get(name) for name in ("width", "height")]
-    width, height = (value if isinstance(value, int) else None for value in size)
+    width, height = (_whole(value) for value in size)
     return File(item["url"], width, height)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _timings(found: object) -> dict[str, float]:

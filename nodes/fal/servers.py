@@ -117,7 +117,7 @@ def _checked(url: str, place: str) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    return url.split("?")[0].rsplit("@", 1)[-1]
+    return url.rsplit("@", 1)[-1].split("?")[0]
 
 
 def is_loopback(host: str) -> bool:
