@@ -19,6 +19,7 @@ LEAST_RING = 64  # kept pixels; fewer say too little about the drift
 RING = 16  # px of kept picture around the hole that count, at least
 SAMPLES = 8192  # kept pixels that the statistics look at
 OUTLIER = 4.0  # robust standard deviations
+MOST_DRIFT = 0.12  # a larger difference is new content: no model shifts kept pixels that far
 LEAST_BOUND = 0.02  # differences this close to the middle are never outliers
 LEAST_NOISE = 1 / 255  # of a difference; no ring is taken to be cleaner than this
 LIKELY_GAIN = 0.02  # how far from 1 a model's brightness factor usually is
@@ -99,12 +100,16 @@ def _sampled(area: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inliers(difference: Tensor, kept: Tensor) -> Tensor:
     """bool [h, w]: differences that look like drift, not like something the model repainted."""
-    sample = difference[_sampled(kept)]
+    small: Tensor = (difference.abs() <= MOST_DRIFT).all(dim=-1)
+    # Where the model painted over the whole ring, as it may in the soft edge, no drift can be told.
+    sample = difference[_sampled(kept & small)]
+    if not len(sample):
+        return small
     middle = sample.median(dim=0).values
     deviation = 1.4826 * (sample - middle).abs().median(dim=0).values
     bound = (OUTLIER * deviation).clamp(min=LEAST_BOUND)
     near: Tensor = ((difference - middle).abs() <= bound).all(dim=-1)
-    return near
+    return near & small
 
 
 def _gain(difference: Tensor, original: Tensor, trusted: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ class KeyAuth(AuthBase):
     """
 
     def __init__(self, key: str) -> None:
-        self._key = key
+        self.key = key
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        request.headers["Authorization"] = f"Key {self._key}"
+        request.headers["Authorization"] = f"Key {self.key}"
         return request
 
     def __repr__(self) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from typing import Any
 
+from requests import Session
+
 from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
 from .auth import KeyAuth, NoAuth
 from .failures import error_of
@@ -132,9 +134,7 @@ class FalClient:
             # A connection of its own: the session's may be in use by a call that was left behind.
             with new_session() as session:
                 try:
-                    reply = exchange(
-                        session, "PUT", job.cancel_url, auth=self._auth, timeout=CANCEL_TIMEOUT
-                    )
+                    reply = self._exchange(session, "PUT", job.cancel_url, timeout=CANCEL_TIMEOUT)
                 except RemoteError as error:
                     LOG.warning("Could not cancel request %s: %s", job.request_id, error)
                     continue
@@ -156,7 +156,7 @@ class FalClient:
     def get(self, url: str, waiting: Waiting, *, timeout: tuple[float, float]) -> Reply:
         """A GET with the key, of a URL on the service itself."""
         return patiently(
-            lambda: exchange(self._session, "GET", url, auth=self._auth, timeout=timeout), waiting
+            lambda: self._exchange(self._session, "GET", url, timeout=timeout), waiting
         )
 
     def post(
@@ -164,8 +164,8 @@ class FalClient:
     ) -> Reply:
         """A POST with the key that starts nothing, such as asking where to upload."""
         return patiently(
-            lambda: exchange(
-                self._session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
+            lambda: self._exchange(
+                self._session, "POST", url, timeout=SUBMIT_TIMEOUT,
                 headers={"Content-Type": "application/json", **headers},
                 data=json.dumps(body).encode(),
             ),
@@ -175,6 +175,11 @@ class FalClient:
     def job(self, request_id: str) -> Submission:
         """A job by its id alone."""
         return submission_at(self.server, request_id)
+
+    def _exchange(self, session: Session, method: str, url: str, **options: Any) -> Reply:
+        """One exchange with the key. A service that repeats the key does not get it into a log."""
+        reply = exchange(session, method, url, auth=self._auth, **options)
+        return reply.without(self._auth.key) if isinstance(self._auth, KeyAuth) else reply
 
     def _post(self, data: bytes, headers: Mapping[str, str], waiting: Waiting) -> Reply:
         """One submit. Cancel takes the body back as long as it is not all out; after that the
@@ -197,8 +202,8 @@ class FalClient:
         # A fresh connection: on a kept one, a reset could not be told from an accepted job.
         with new_session() as session:
             url = f"{self.server.queue_url}/{ENDPOINT}"
-            return exchange(
-                session, "POST", url, auth=self._auth, timeout=SUBMIT_TIMEOUT,
+            return self._exchange(
+                session, "POST", url, timeout=SUBMIT_TIMEOUT,
                 headers=headers, data=upload,
             )  # fmt: skip
 
@@ -229,11 +234,10 @@ class FalClient:
             reply: Reply | None = None
             try:
                 reply = waiting.call(
-                    lambda: exchange(
+                    lambda: self._exchange(
                         self._session,
                         "GET",
                         url,
-                        auth=self._auth,
                         timeout=timeout,
                         max_bytes=LARGEST_RESULT,
                     )  # fmt: skip

@@ -22,6 +22,7 @@ MODEL = "fal-ai/onereward"
 CANCELLED = ("client_cancelled", "client_disconnected")
 REFUSED = ("content_policy_violation", "no_media_generated")
 LONGEST = 300
+RAW = 4000
 SIGNED = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", re.IGNORECASE)
 DATA_URI = re.compile(r"data:[\w/+.;=-]*;base64,[\w+/=-]*", re.IGNORECASE)
 
@@ -72,7 +73,12 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
             **facts,
         )
     if detail.type in CANCELLED:
-        return RemoteError(f"The job was cancelled ({said}).", **facts)
+        # Nothing says that a job which had started is free.
+        return RemoteError(
+            f"The job was cancelled ({said}). Running the same again sends a new one.",
+            **facts,
+            may_be_billed=True,
+        )
     if 300 <= reply.status < 400:
         return RemoteError(
             f"{said}. Redirects are not followed, so that the key stays here. Check the server's "
@@ -135,5 +141,6 @@ def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteEr
 
 def tidy(text: str) -> str:
     """One short line, without pictures and without the signed part of a URL."""
-    text = SIGNED.sub(r"\1", DATA_URI.sub("(a picture)", " ".join(text.split())))
+    text = " ".join(text[:RAW].split())  # the patterns below take long on long text
+    text = SIGNED.sub(r"\1", DATA_URI.sub("(a picture)", text))
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from .client import FalClient
 from .failures import error_of, tidy
 from .retries import patiently
 from .schemas import File, lifecycle
+from .servers import host_of
 from .transport import ConnectionLost, Reply, exchange, new_session
 from .waiting import Waiting
 
@@ -90,15 +91,15 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
     for address in (upload_url, file_url):
         if not isinstance(address, str) or not client.server.holds_file(address):
             raise RemoteError(
-                f"{client.server.name} wants the picture uploaded to {_host(address)}, which is "
+                f"{client.server.name} wants the picture uploaded to {host_of(address)}, which is "
                 "not one of its own hosts. Nothing was sent there. A smaller target on OneReward "
                 "Canvas needs no upload."
             )
     reply = patiently(partial(_put, str(upload_url), data), waiting)
     if not reply.ok:
         raise RemoteError(
-            f"The picture could not be uploaded: {_host(upload_url)} answered {reply.status}. Try "
-            "again later; a smaller target on OneReward Canvas needs no upload.",
+            f"The picture could not be uploaded: {host_of(upload_url)} answered {reply.status}. "
+            "Try again later; a smaller target on OneReward Canvas needs no upload.",
             status=reply.status,
         )
     return str(file_url)
@@ -118,17 +119,24 @@ def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
     for _ in range(REDIRECTS + 1):
         if not client.server.holds_file(url):
             raise RemoteError(
-                f"The result lies on {_host(url)}, which is not one of {client.server.name}'s "
+                f"The result lies on {host_of(url)}, which is not one of {client.server.name}'s "
                 "hosts, so it was not fetched."
             )
         reply = waiting.call(partial(_get, url))
         if not (300 <= reply.status < 400 and "Location" in reply.headers):
             break
-        url = urljoin(url, reply.headers["Location"])
+        url = _next(url, reply.headers["Location"])
     kind = reply.headers.get("Content-Type", "").split(";")[0]
     if reply.status != 200 or not kind.startswith(("image/", "application/octet-stream")):
-        raise _BadReply(f'{_host(url)} answered {reply.status} with "{tidy(kind)}".')
+        raise _BadReply(f'{host_of(url)} answered {reply.status} with "{tidy(kind)}".')
     return reply.body
+
+
+def _next(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:  # no address at all; the caller refuses it like any foreign one
+        return location
 
 
 def _get(url: str) -> Reply:
@@ -144,7 +152,3 @@ def _check(size: tuple[int, int], file: File) -> None:
         raise InputError(
             f"The picture is {width}x{height}, but the service says {file.width}x{file.height}."
         )
-
-
-def _host(url: object) -> str:
-    return f'"{urlsplit(url).hostname}"' if isinstance(url, str) else "nowhere"

@@ -157,6 +157,11 @@ class Journal:
         change = "UPDATE jobs SET state = ?, request_id = ? WHERE id = ?"
         self._run(change, (State.SENT, request_id, job))
 
+    def unknown(self, job: int, request_id: str | None) -> None:
+        """The job was sent, and no usable answer came; its id may have stood on what did come."""
+        change = "UPDATE jobs SET state = ?, request_id = ? WHERE id = ?"
+        self._run(change, (State.UNKNOWN, request_id, job))
+
     def adopt(self, request_id: str, server: str) -> int:
         """Write down a job that this journal has never seen, by its request id."""
         with self._open() as db:
@@ -242,7 +247,7 @@ FIELDS = "id, state, request_id, session, created, estimate, meta"
 
 def check_cap(which: str, spent: float, more: float | None, cap: float) -> None:
     """Raises InputError if `more` US dollars on top of `spent` would pass the cap; 0 = no cap."""
-    if cap and more is not None and spent + more > cap:
+    if cap and more and spent + more > cap:
         raise InputError(
             f"This would cost about ${more:.3f}, and ${spent:.3f} of this {which} is spent or on "
             f"its way: more than the {which}_cap of ${cap:g}. Raise it on OneReward Fal Backend, "

@@ -6,6 +6,7 @@ import email.utils
 import time
 from collections.abc import Callable
 
+from ..errors import RemoteError
 from .transport import ConnectionLost, Reply
 from .waiting import Waiting
 
@@ -35,7 +36,7 @@ def patiently(call: Callable[[], Reply], waiting: Waiting) -> Reply:
     """The answer to a harmless request, tried three times while it fails for a passing reason.
 
     Raises:
-        ConnectionLost: there was none in the last try.
+        RemoteError: there was none in the last try.
     """
     for attempt in range(1, TRIES):
         reply = None
@@ -46,7 +47,10 @@ def patiently(call: Callable[[], Reply], waiting: Waiting) -> Reply:
         except ConnectionLost:
             pass
         waiting.sleep(retry_after(reply) or 0.5 * attempt)
-    return waiting.call(call)
+    try:
+        return waiting.call(call)
+    except ConnectionLost as lost:  # lost or not, it could not have cost anything
+        raise RemoteError(str(lost.args[0])) from None
 
 
 def _seconds_until(date: str) -> float:

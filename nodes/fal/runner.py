@@ -114,8 +114,8 @@ class JobRunner:
             body = schemas.payload(request, self._spec, *urls)
             waiting.check()
             job = self._client.submit(body, schemas.headers(self._spec), waiting)
-        except SubmissionUnknownError:
-            self._journal.set_state(number, State.UNKNOWN)
+        except SubmissionUnknownError as error:
+            self._journal.unknown(number, error.request_id)
             raise
         except BaseException:
             if self._client.may_have_accepted:  # a fault of our own; the job may be paid for
@@ -204,16 +204,22 @@ class JobRunner:
         the user has turned away, so it takes little time and raises nothing of its own.
         """
         accepted = self._client.cancel(job)
+        try:
+            self._settle(number, job, pixels)
+            LOG.warning("Request %s finished before it was cancelled; kept.", job.request_id)
+        except OneRewardError as error:
+            if not is_cancelled(error):
+                said = "asked to stop" if accepted else "could not be stopped"
+                LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
+
+    def _settle(self, number: int, job: Submission, pixels: int) -> None:
         quiet = NoProgress()
         try:
             status = self._wait(job, quiet, Waiting(quiet, SETTLING))
             self._fetch(number, job, status, Waiting(quiet, FETCHING), pixels)
-            LOG.warning("Request %s finished before it was cancelled; kept.", job.request_id)
         except OneRewardError as error:
             self._note(number, error)
-            if not is_cancelled(error):
-                said = "asked to stop" if accepted else "could not be stopped"
-                LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
+            raise
 
     def _note(self, number: int, error: OneRewardError) -> None:
         """Write down how a job ended, if it did: a failure that may pass leaves it open."""

@@ -137,6 +137,12 @@ class Origin(NamedTuple):
     port: int
 
 
+def host_of(url: object) -> str:
+    """Whom a URL speaks to, in quotes, for a message."""
+    origin = _origin(url) if isinstance(url, str) else None
+    return f'"{origin.host}"' if origin else "no address that can be used"
+
+
 def _origin(url: str) -> Origin | None:
     """None for a URL that is not plain http or https."""
     if not PLAIN.fullmatch(url):

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import (
     HTTPError,
     MaxRetryError,
@@ -30,6 +31,7 @@ from ..errors import RemoteError
 USER_AGENT = "ComfyUI-OneReward/0.1"
 MEGABYTE = 1 << 20
 CHUNK = 64 << 10
+HIDDEN = "(the key)"
 REQUEST_ID = "x-fal-request-id"
 
 
@@ -65,6 +67,13 @@ class Reply:
     def from_app(self) -> bool:
         """The service itself answered, not something on the way to it."""
         return REQUEST_ID in self.headers or isinstance(self.json(), dict)
+
+    def without(self, key: str) -> Reply:
+        """The same answer, should it repeat the key."""
+        if key.encode() not in self.body and not any(key in v for v in self.headers.values()):
+            return self
+        headers = CaseInsensitiveDict((k, v.replace(key, HIDDEN)) for k, v in self.headers.items())
+        return Reply(self.status, headers, self.body.replace(key.encode(), HIDDEN.encode()))
 
     @property
     def billed_units(self) -> float | None:
@@ -127,9 +136,18 @@ class Upload:
             return self._aborted
 
 
+class _NoRedirects(requests.Session):
+    """Told not to follow a redirect, requests still reads its whole body and takes its address
+    apart. This one does not.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 def new_session() -> requests.Session:
     """A session that keeps connections, and no cookies. Proxies of the environment count."""
-    session = requests.Session()
+    session = _NoRedirects()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = USER_AGENT
     adapter = HTTPAdapter(max_retries=0)
