@@ -5,13 +5,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes.backend import ColourBackend, Interrupted, RecordingProgress, colour
+from fakes.backend import (
+    ColourBackend,
+    Interrupted,
+    RecordingProgress,
+    RemoteColourBackend,
+    colour,
+)
 from onereward_pack.nodes.canvas.extend import ANCHORS, margins
 from onereward_pack.nodes.canvas.options import REGION_CHOICES, CanvasOptions
 from onereward_pack.nodes.canvas.sizes import parse_extend
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
 from onereward_pack.nodes.editing import default_canvas, edit, extend
-from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.errors import (
+    ContentPolicyError,
+    InputError,
+    PartialFailureError,
+    RemoteError,
+)
 from torch import Tensor
 
 RECIPE = EditRecipe(task=EditTask.FILL, prompt="a cat", seed=5)
@@ -252,3 +263,71 @@ def test_the_report_names_backend_recipe_crops_seam_and_times() -> None:
     report = edit(picture(), square(), RECIPE, None, ColourBackend(), RecordingProgress()).report
     for words in ("fill: a cat", "colour, 28 steps, cfg 4", "crop 1 at x", "seam step", "denoise"):
         assert words in report
+
+
+@pytest.mark.parametrize("side", [30, 60, 140])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_colour_painted_into_the_soft_edge_is_not_taken_for_drift(
+    side: int, noise: float
+) -> None:
+    wall = 0.5 + noise * (picture(1, 320, 320) - 0.5)
+    mask = torch.zeros(1, 320, 320)
+    mask[:, 80 : 80 + side, 80 : 80 + side] = 1
+    backend = ColourBackend(max_pixels=320 * 320, min_side=256, drift=0.01)
+    done = edit(wall, mask, RECIPE, None, backend, RecordingProgress())
+    painted = done.images[0][mask[0] == 1]
+    assert (painted - colour(RECIPE.seed)).abs().max() < 0.03
+
+
+def test_jobs_of_a_remote_backend_are_one_image_each_and_paste_in_order() -> None:
+    backend = RemoteColourBackend()
+    progress = RecordingProgress()
+    recipe = replace(RECIPE, num_images=3)
+    done = edit(picture(2), square(), recipe, HARD, backend, progress)
+    plain = edit(picture(2), square(), recipe, HARD, ColourBackend(drift=None), RecordingProgress())
+    assert torch.equal(done.images, plain.images)
+    assert sorted(request.seed for request in backend.requests) == [5, 6, 7, 8, 9, 10]
+    assert {request.num_images for request in backend.requests} == {1}
+    assert backend.admitted == [5, 6, 7, 8, 9, 10]
+    assert progress.steps[-1] == (6, 6)
+
+
+def test_a_flagged_image_is_the_input_with_an_empty_mask() -> None:
+    backend = RemoteColourBackend(flagged={6})
+    source = picture()
+    recipe = replace(RECIPE, num_images=3)
+    done = edit(source, square(), recipe, HARD, backend, RecordingProgress())
+    assert done.flagged == (False, True, False)
+    assert torch.equal(done.images[1], source[0])
+    assert not done.mask[1].any() and done.mask[0].any()
+    assert "variation 2: request job-6, flagged" in done.report
+
+
+def test_an_extension_that_is_flagged_is_an_error() -> None:
+    backend = RemoteColourBackend(flagged={5})
+    with pytest.raises(ContentPolicyError, match="new area was flagged"):
+        extend(picture(), "1.5x", "center", 8, RECIPE, None, backend, RecordingProgress())
+
+
+def test_a_failed_job_is_named_after_the_others_have_run() -> None:
+    backend = RemoteColourBackend(failing={6})
+    with pytest.raises(PartialFailureError) as caught:
+        edit(picture(3), square(), RECIPE, HARD, backend, RecordingProgress())
+    assert list(caught.value.errors) == ["picture 2"]
+    assert "1 of 3 jobs failed" in str(caught.value) and "with seed 5" in str(caught.value)
+    assert len(backend.requests) == 3
+
+
+def test_one_job_alone_fails_with_its_own_error_and_the_seed() -> None:
+    with pytest.raises(RemoteError, match=r"Seed: 5\. It may have been billed"):
+        edit(
+            picture(), square(), RECIPE, HARD, RemoteColourBackend(failing={5}), RecordingProgress()
+        )
+
+
+def test_the_report_adds_up_what_remote_jobs_cost() -> None:
+    progress = RecordingProgress()
+    recipe = replace(RECIPE, num_images=2)
+    done = edit(picture(), square(), recipe, HARD, RemoteColourBackend(), progress)
+    assert "cost: about $0.020; about $0.100 since ComfyUI started" in done.report
+    assert progress.texts[-1].startswith("cost: about $0.020")

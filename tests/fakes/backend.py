@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from dataclasses import replace
 
 import torch
 from onereward_pack.nodes.contracts import (
@@ -12,7 +13,7 @@ from onereward_pack.nodes.contracts import (
     EditResult,
     ProgressSink,
 )
-from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.errors import InputError, RemoteError
 from torch import Tensor
 
 
@@ -87,6 +88,33 @@ class ColourBackend:
             return colour(seed).expand_as(request.image[0])
         hole = request.mask[0, ..., None] > 0
         return torch.where(hole, colour(seed), request.image[0] + self._drift)
+
+
+class RemoteColourBackend(ColourBackend):
+    """The same, as a service: several jobs at once, one image each, some flagged or failing.
+
+    Args:
+        flagged, failing: seeds of the jobs that end so.
+    """
+
+    def __init__(self, flagged: Set[int] = frozenset(), failing: Set[int] = frozenset()) -> None:
+        super().__init__(drift=None)
+        self.capabilities = replace(
+            self.capabilities, remote=True, parallel_jobs=3, images_per_run=1
+        )
+        self._flagged, self._failing = flagged, failing
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        if request.seed in self._failing:
+            self.requests.append(request)
+            raise RemoteError("The wire broke.", may_be_billed=True)
+        return replace(
+            super().run(request, progress),
+            has_nsfw_concepts=(request.seed in self._flagged,),
+            request_id=f"job-{request.seed}",
+            cost=0.01,
+            session_cost=0.1,
+        )
 
 
 def colour(seed: int) -> Tensor:
