@@ -204,9 +204,15 @@ class OneRewardCollect(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", tooltip="The crop, or all images of the job, as a batch."),
-                io.Int.Output("seed", tooltip="The seed the service used."),
-                io.String.Output("report", tooltip="Request id, cost, times."),
+                io.Image.Output(
+                    "image",
+                    display_name="image",
+                    tooltip="The crop, or all images of the job, as a batch.",
+                ),
+                io.Int.Output("seed", display_name="seed", tooltip="The seed the service used."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Request id, cost, times."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -89,6 +89,9 @@ def _side_by_side(
             if isinstance(error, HOPELESS):
                 hopeless.set()
             return error
+        except BaseException as error:  # an interruption, or a fault of our own: begin nothing more
+            shared.stop(error)
+            raise
         finally:
             board.done(number)
 

@@ -149,8 +149,12 @@ class Journal:
         """Forget a job that was never accepted."""
         self._run("DELETE FROM jobs WHERE id = ?", (job,))
 
-    def set_state(self, job: int, state: State) -> None:
-        self._run("UPDATE jobs SET state = ? WHERE id = ?", (state, job))
+    def end(self, job: int, state: State) -> None:
+        """The job is over. One that may never have been accepted is not lost because the service
+        does not know it: the id it is asked by may be no job's.
+        """
+        change = "UPDATE jobs SET state = ? WHERE id = ? AND NOT (state = ? AND ? = ?)"
+        self._run(change, (state, job, State.UNKNOWN, state, State.LOST))
 
     def sent(self, job: int, request_id: str) -> None:
         """The job was accepted under this id."""

@@ -119,7 +119,7 @@ class JobRunner:
             raise
         except BaseException:
             if self._client.may_have_accepted:  # a fault of our own; the job may be paid for
-                self._journal.set_state(number, State.UNKNOWN)
+                self._journal.unknown(number, None)
             else:  # refused, never sent, or taken back
                 self._journal.drop(number)
             raise
@@ -226,7 +226,7 @@ class JobRunner:
         if not (isinstance(error, RemoteError) and error.job_over):
             return
         lost = State.LOST if error.status == 404 else State.FAILED
-        self._journal.set_state(number, State.CANCELLED if is_cancelled(error) else lost)
+        self._journal.end(number, State.CANCELLED if is_cancelled(error) else lost)
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None

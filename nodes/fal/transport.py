@@ -68,12 +68,11 @@ class Reply:
         """The service itself answered, not something on the way to it."""
         return REQUEST_ID in self.headers or isinstance(self.json(), dict)
 
-    def without(self, key: str) -> Reply:
-        """The same answer, should it repeat the key."""
-        if key.encode() not in self.body and not any(key in v for v in self.headers.values()):
-            return self
-        headers = CaseInsensitiveDict((k, v.replace(key, HIDDEN)) for k, v in self.headers.items())
-        return Reply(self.status, headers, self.body.replace(key.encode(), HIDDEN.encode()))
+    def without(self, secret: str) -> Reply:
+        """The same answer, without a secret it may repeat."""
+        headers = CaseInsensitiveDict((k, hide(v, secret)) for k, v in self.headers.items())
+        body = self.body.replace(secret.encode(), HIDDEN.encode()) if secret else self.body
+        return Reply(self.status, headers, body)
 
     @property
     def billed_units(self) -> float | None:
@@ -86,6 +85,10 @@ class Reply:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+def hide(text: str, secret: str) -> str:
+    return text.replace(secret, HIDDEN) if secret else text
 
 
 def amount(value: object) -> float | None:
