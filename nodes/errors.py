@@ -48,6 +48,7 @@ class RemoteError(OneRewardError):
         error_type: the service's own code, such as "runner_disconnected".
         may_be_billed: whether money may have been spent.
         seed: the seed to run again with, so that what is paid for is collected.
+        billed_units: what the service says it billed, in its own units.
         job_over: the job has ended or is gone, so that running again sends a new one.
     """
 
@@ -67,6 +68,7 @@ class RemoteError(OneRewardError):
         self.may_be_billed = may_be_billed
         self.seed: int | None = None
         self.job_over = False
+        self.billed_units: float | None = None
 
     def __str__(self) -> str:
         """The message, the request id, the seed, and what it means for the bill."""

@@ -283,7 +283,7 @@ class FalClient:
         else:
             error = error_of(reply, server=self.server.name, request_id=job.request_id)
         if isinstance(error, RemoteError):
-            error.job_over = over
+            error.job_over, error.billed_units = over, reply.billed_units
             error.may_be_billed = error.may_be_billed or not over
         return error
 

@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS prices (
 
 
 class State(str, Enum):
-    """Where a job stands. All but the last two may have cost money."""
+    """Where a job stands. All but the last two are taken to cost what was estimated."""
 
     SENDING = "sending"  # about to be sent, or the program ended before the answer
     UNKNOWN = "unknown"  # sent, and no usable answer came
@@ -149,12 +149,14 @@ class Journal:
         """Forget a job that was never accepted."""
         self._run("DELETE FROM jobs WHERE id = ?", (job,))
 
-    def end(self, job: int, state: State) -> None:
-        """The job is over. One that may never have been accepted is not lost because the service
-        does not know it: the id it is asked by may be no job's.
+    def end(self, job: int, state: State, cost: float | None) -> None:
+        """The job is over, for so many US dollars if it was billed all the same. One that may never
+        have been accepted is not lost because the service does not know it: the id it is asked by
+        may be no job's.
         """
-        change = "UPDATE jobs SET state = ? WHERE id = ? AND NOT (state = ? AND ? = ?)"
-        self._run(change, (state, job, State.UNKNOWN, state, State.LOST))
+        change = "UPDATE jobs SET state = ?, cost = coalesce(?, cost) WHERE id = ?"
+        change += " AND NOT (state = ? AND ? = ?)"
+        self._run(change, (state, cost, job, State.UNKNOWN, state, State.LOST))
 
     def sent(self, job: int, request_id: str) -> None:
         """The job was accepted under this id."""
@@ -265,9 +267,9 @@ def _entry(row: tuple[object, ...]) -> Entry:
 
 
 def _spent(db: sqlite3.Connection, column: str, value: str) -> float:
-    query = f"SELECT total(coalesce(cost, estimate, 0)) FROM jobs WHERE {column} = ?"
-    query += f" AND state IN ({_marks(SPENT)})"
-    return float(db.execute(query, (value, *SPENT)).fetchone()[0])
+    each = f"coalesce(cost, CASE WHEN state IN ({_marks(SPENT)}) THEN estimate END)"
+    query = f"SELECT total({each}) FROM jobs WHERE {column} = ?"
+    return float(db.execute(query, (*SPENT, value)).fetchone()[0])
 
 
 def _make_room(db: sqlite3.Connection, newest: int) -> None:

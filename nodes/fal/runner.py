@@ -90,7 +90,7 @@ class JobRunner:
         waiting = Waiting(progress, self._spec.deadline)
         try:
             job = self._client.job(request_id)
-            return self._finish(number, job, progress, waiting, 0, stop_on_cancel=False)
+            return self._finish(number, job, progress, waiting, 0, may_stop=False)
         except OneRewardError:
             if entry is None:
                 self._journal.drop(number)
@@ -147,7 +147,7 @@ class JobRunner:
 
     def _finish(
         self, number: int, job: Submission, progress: ProgressSink, waiting: Waiting, pixels: int,
-        *notes: str, stop_on_cancel: bool = True,
+        *notes: str, may_stop: bool = True,
     ) -> Kept:  # fmt: skip
         try:
             status = self._wait(job, progress, waiting)
@@ -156,14 +156,15 @@ class JobRunner:
         except RemoteTimeoutError as error:
             if error.status is None:  # our deadline, not the service's
                 error.request_id, error.may_be_billed = job.request_id, True
-                self._stop(number, job, pixels)
+                if may_stop:
+                    self._stop(number, job, pixels)
             self._note(number, error)
             raise
         except OneRewardError as error:
             self._note(number, error)
             raise
         except BaseException:  # the host's interruption
-            if stop_on_cancel:
+            if may_stop:
                 self._stop(number, job, pixels)
             raise
 
@@ -225,19 +226,23 @@ class JobRunner:
         """Write down how a job ended, if it did: a failure that may pass leaves it open."""
         if not (isinstance(error, RemoteError) and error.job_over):
             return
-        lost = State.LOST if error.status == 404 else State.FAILED
-        self._journal.end(number, State.CANCELLED if is_cancelled(error) else lost)
+        ended = State.LOST if error.status == 404 else State.FAILED
+        state = State.CANCELLED if is_cancelled(error) else ended
+        self._journal.end(number, state, self._billed(error.billed_units))
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
         return Kept.again(entry.request_id, entry.meta, self._journal.images(entry.id))
 
     def _cost(self, output: Output, pixels: int) -> float | None:
-        if self._price is None:
-            return None
-        if output.billed_units is not None:
-            return self._price.of_units(output.billed_units)
+        """US dollars; None where neither the service nor the crop's size tells."""
+        billed = self._billed(output.billed_units)
+        if billed is not None or self._price is None or not pixels:
+            return billed
         return self._price.of(pixels) * len(output.images)
+
+    def _billed(self, units: float | None) -> float | None:
+        return None if self._price is None or units is None else self._price.of_units(units)
 
     def _pixels(self, request: EditRequest) -> int:
         return request.image.shape[1] * request.image.shape[2]
