@@ -226,8 +226,10 @@ class JobRunner:
         """Write down how a job ended, if it did: a failure that may pass leaves it open."""
         if not (isinstance(error, RemoteError) and error.job_over):
             return
-        ended = State.LOST if error.status == 404 else State.FAILED
-        state = State.CANCELLED if is_cancelled(error) else ended
+        if error.status == 404:  # free itself, which says nothing about the job
+            self._journal.end(number, State.LOST, None)
+            return
+        state = State.CANCELLED if is_cancelled(error) else State.FAILED
         self._journal.end(number, state, self._billed(error.billed_units))
 
     def _from_cache(self, entry: Entry) -> Kept:
