@@ -145,6 +145,7 @@ class FalBackend:
         left_out = sum(kept.has_nsfw_concepts)
         notes = [f"{left_out} flagged images left out"] if left_out else []
         notes += ["its seed is not known"] if kept.seed is None else []
+        notes += [f'prompt "{kept.prompt}"'] if kept.prompt else []
         return self._result(kept, torch.cat(pictures), 0, time.perf_counter() - start, *notes)
 
     def test_key(self) -> str:

@@ -45,18 +45,18 @@ class Kept:
         said = json.loads(meta or "{}")
         return cls(
             request_id, images, said.get("seed"), tuple(said.get("has_nsfw_concepts", ())),
-            said.get("prompt"), said.get("timings", {}), said.get("billed_units"), 0.0,
+            None, {}, said.get("billed_units"), 0.0,
             ("from cache",),
         )  # fmt: skip
 
     def meta(self) -> str:
-        """What is kept beside the images."""
+        """What is kept beside the images; neither the prompt nor the times it once
+        took, which nobody asks the journal for.
+        """
         return json.dumps(
             {
                 "seed": self.seed,
                 "has_nsfw_concepts": self.has_nsfw_concepts,
-                "prompt": self.prompt,
-                "timings": dict(self.timings),
                 "billed_units": self.billed_units,
             }
         )
