@@ -37,6 +37,15 @@ NODES = """() => app.graph.nodes.map(node => ({
     known: node.type in LiteGraph.registered_node_types, size: [...node.size],
     pos: [...node.pos], title: node.title,
 }))"""
+SAVE = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
+PROMPT = "async () => (await app.graphToPrompt()).output"
+SET_WIDGETS = """([type, values]) => {
+    const node = app.graph.nodes.find(node => node.type === type);
+    for (const widget of node.widgets) widget.value = values[widget.name];
+}"""
+CUT_OFF = """() => app.graph.nodes.filter(
+    node => [0, 1].some(side => node.size[side] < node.computeSize()[side])
+).map(node => node.title)"""
 FIT_VIEW = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 SHOWN = "id => { const imgs = app.graph.getNodeById(id).imgs; return imgs?.[0]?.naturalWidth > 0 }"
 NODES_2 = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
@@ -102,6 +111,25 @@ class FrontEnd:
         """The nodes of the open graph: id, type, title, pos, size, red, known."""
         nodes: list[dict[str, Any]] = self.page.evaluate(NODES)
         return nodes
+
+    def cut_off(self) -> list[str]:
+        """The titles of the nodes that are too small for what they hold."""
+        titles: list[str] = self.page.evaluate(CUT_OFF)
+        return titles
+
+    def set_widgets(self, node_type: str, values: Graph) -> None:
+        """Give every widget of the one node of that type its value."""
+        self.page.evaluate(SET_WIDGETS, [node_type, values])
+
+    def save(self) -> Graph:
+        """The open graph, as Save writes it."""
+        graph: Graph = self.page.evaluate(SAVE)
+        return graph
+
+    def prompt(self) -> Graph:
+        """The open graph, as Run posts it."""
+        prompt: Graph = self.page.evaluate(PROMPT)
+        return prompt
 
     def fit_view(self) -> None:
         """Show the whole graph."""

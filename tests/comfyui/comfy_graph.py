@@ -12,6 +12,7 @@ from comfy_server import PACK
 NOTES = ("MarkdownNote", "Note")
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 RUNS, MUTED = 0, 2
+BACKENDS = ("OneRewardPreviewBackend", "OneRewardFalBackend")
 TASKS = ("OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText")
 
 Graph = dict[str, Any]
@@ -22,9 +23,14 @@ def workflow_files() -> list[Path]:
     return sorted((PACK / "example_workflows").glob("*.json"))
 
 
-def fill_example() -> Path:
-    """The workflow that the tests vary."""
-    return PACK / "example_workflows" / "Fill (preview model).json"
+def fill_example(backend: str = "preview model") -> Path:
+    """The workflow that the tests vary, on "preview model" or "fal"."""
+    return PACK / "example_workflows" / f"Fill ({backend}).json"
+
+
+def runs_on_fal(path: Path) -> bool:
+    """Whether an example workflow is one of those that cost money."""
+    return path.stem.endswith("(fal)")
 
 
 def load(path: Path) -> Graph:

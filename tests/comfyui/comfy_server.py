@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from PIL import Image
 
 PACK = Path(__file__).parents[2]
 PACK_FOLDER = "onereward"  # what ComfyUI-Manager would call it
+QUEUE_URL = "ONEREWARD_FAL_QUEUE_URL"  # names the server that the pack takes for fal
 START_LIMIT = 120.0
 RUN_LIMIT = 180.0
 # What a user has behind them after the first day: no tutorial, no template chooser.
@@ -84,6 +86,12 @@ class ComfyUI:
         """The picture that an output node showed: RGB, as saved."""
         reply = requests.get(self.url + "/view", params=dict(shown), timeout=30)
         return Image.open(io.BytesIO(self._checked(reply, "/view").content)).convert("RGB")
+
+    def metadata(self, shown: Mapping[str, str]) -> dict[str, str]:
+        """The words in the file of a picture that an output node showed, such as its graph."""
+        reply = requests.get(self.url + "/view", params=dict(shown), timeout=30)
+        picture = Image.open(io.BytesIO(self._checked(reply, "/view").content))
+        return {str(name): str(text) for name, text in picture.info.items()}
 
     def wait(self, ready: Callable[[], bool], limit: float) -> None:
         """Return when `ready()`; ComfyUIError after `limit` seconds or when the server dies."""
@@ -152,27 +160,33 @@ def command(folder: Path, *options: str) -> list[str]:
     return [str(comfyui_source() / "main.py"), *fixed, *places, *options]
 
 
-def environment() -> dict[str, str]:
-    """This process's environment without keys that cost money and with model downloads off."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FAL_")}
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without keys that cost money and with model downloads off, and
+    then `variables`.
+    """
+    paid = ("FAL_", "ONEREWARD_FAL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(paid)}
     # Torch threads that share a core with other work wait for each other, up to 20 times slower.
-    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | dict(variables or {})
 
 
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[ComfyUI]:
-    """A server on a free port, in a folder laid out by `base_directory`. ComfyUIError with the end
-    of its log if it does not start; it and its children are ended afterwards.
+def running(
+    folder: Path, *options: str, variables: Mapping[str, str] | None = None
+) -> Iterator[ComfyUI]:
+    """A server on a free port, in a folder laid out by `base_directory`, with `variables` in its
+    environment. ComfyUIError with the end of its log if it does not start; it and its children are
+    ended afterwards. The log of an earlier server in the folder is continued.
     """
     (folder / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS))
     port = _free_port()
     log = folder / "comfyui.log"
-    with log.open("wb") as sink:
+    with log.open("ab") as sink:
         process = subprocess.Popen(
             [sys.executable, *command(folder, "--port", str(port), *options)],
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=environment(variables),
             start_new_session=True,
         )
         try:
@@ -184,9 +198,17 @@ def running(folder: Path, *options: str) -> Iterator[ComfyUI]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that a system gives to whoever asks for any: one of these could be taken
+    by something else before ComfyUI is up.
+    """
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:  # it is in use
+                continue
+            return port
+    raise ComfyUIError("A hundred ports were in use.")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

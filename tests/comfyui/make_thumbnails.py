@@ -1,4 +1,7 @@
-"""Runs every example workflow on a real ComfyUI and writes its thumbnail: before | after.
+"""Makes the thumbnail of every example workflow with a real ComfyUI.
+
+On the preview model: before | after. On fal, which is not asked: before | the area to paint in red,
+for what one model paints must not be shown as another's.
 
 python tests/comfyui/make_thumbnails.py
 """
@@ -10,13 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from comfy_graph import api_prompt, load, task_node, workflow_files
+from comfy_graph import BACKENDS, api_prompt, load, runs_on_fal, task_node, workflow_files
 from comfy_server import ComfyUI, base_directory, running
 from PIL import Image
 
 WIDTH = 512
 GAP = 4
 QUALITY = 88
+NEW_AREA = "#808080"
+RED, TINT = "#d02020", 0.6
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
@@ -31,19 +36,56 @@ def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
     return sheet
 
 
-def pictures(comfyui: ComfyUI, prompt: dict[str, Any]) -> tuple[Image.Image, Image.Image]:
-    """What goes into the prompt's task node and what comes out. RuntimeError if the run fails."""
+def pictures(comfyui: ComfyUI, prompt: dict[str, Any]) -> tuple[Image.Image, ...]:
+    """What goes into the prompt's task node, what comes out, and the mask output.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
     task = task_node(prompt)
-    sources = {"before": prompt[task]["inputs"]["image"], "after": [task, 0]}
-    previews = {
+    sources = {
+        "before": prompt[task]["inputs"]["image"],
+        "after": [task, 0],
+        "mask": ["mask image", 0],
+    }
+    shown = {
         name: {"class_type": "PreviewImage", "inputs": {"images": source}}
         for name, source in sources.items()
     }
-    run = comfyui.run(prompt | previews)
+    shown["mask image"] = {"class_type": "MaskToImage", "inputs": {"mask": [task, 1]}}
+    run = comfyui.run(prompt | shown)
     if run.status != "success":
         raise RuntimeError(run.message("execution_error"))
-    before, after = (comfyui.picture(run.outputs[name]["images"][0]) for name in sources)
-    return before, after
+    return tuple(comfyui.picture(run.outputs[name]["images"][0]) for name in sources)
+
+
+def on_preview_model(prompt: dict[str, Any]) -> dict[str, Any]:
+    """The prompt with a backend that costs nothing, in as few steps as there are."""
+    free: dict[str, Any] = {"class_type": "OneRewardPreviewBackend", "inputs": {}}
+    swapped = {
+        name: free if node["class_type"] in BACKENDS else node for name, node in prompt.items()
+    }
+    swapped[task_node(prompt)]["inputs"]["steps"] = 1
+    return swapped
+
+
+def marked(before: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture in the middle of the mask's canvas, and on it the mask in red."""
+    canvas = Image.new("RGB", mask.size, NEW_AREA)
+    corner = ((mask.width - before.width) // 2, (mask.height - before.height) // 2)
+    canvas.paste(before, corner)
+    red = Image.blend(canvas, Image.new("RGB", mask.size, RED), TINT)
+    return Image.composite(red, canvas, mask.convert("L"))
+
+
+def thumbnail(comfyui: ComfyUI, path: Path, info: dict[str, Any]) -> Image.Image:
+    """The sheet of an example workflow."""
+    prompt = api_prompt(load(path), info)
+    if not runs_on_fal(path):
+        before, after, _ = pictures(comfyui, prompt)
+        return side_by_side(before, after)
+    before, _, mask = pictures(comfyui, on_preview_model(prompt))
+    return side_by_side(before, marked(before, mask))
 
 
 def main(wanted: list[str]) -> None:
@@ -54,7 +96,7 @@ def main(wanted: list[str]) -> None:
             info = comfyui.get("/object_info")
             for path in workflow_files():
                 if not wanted or path.stem.startswith(tuple(wanted)):
-                    sheet = side_by_side(*pictures(comfyui, api_prompt(load(path), info)))
+                    sheet = thumbnail(comfyui, path, info)
                     sheet.save(path.with_suffix(".jpg"), quality=QUALITY, optimize=True)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comfy_browser import FrontEnd, find_browser, front_end
-from comfy_graph import NOTES, fill_example, load, workflow_files
+from comfy_graph import BACKENDS, NOTES, fill_example, load, runs_on_fal, workflow_files
 from comfy_server import PACK_FOLDER, ComfyUI
+from fakes.fal_server import FalServer
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 
@@ -59,7 +61,9 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
-def test_the_example_opens_from_the_templates_and_runs(page: FrontEnd, path: Path) -> None:
+def test_the_example_opens_from_the_templates_and_runs(
+    page: FrontEnd, fal: FalServer, path: Path
+) -> None:
     graph = load(path)
     assert page.open_template(PACK_FOLDER, path.stem) >= 256, "no thumbnail"
     page.page.wait_for_function(
@@ -70,10 +74,12 @@ def test_the_example_opens_from_the_templates_and_runs(page: FrontEnd, path: Pat
     assert sorted(node["type"] for node in nodes) == sorted(node["type"] for node in graph["nodes"])
     assert [node for node in nodes if not node["known"] and node["type"] not in NOTES] == []
     assert overlaps(nodes) == []
+    assert page.cut_off() == []
     assert page.page.get_by_role("dialog").count() == 0
 
     name, detail = page.run()
     assert name == "execution_success", detail
+    assert bool(fal.paid) == runs_on_fal(path)
     shown = [page.shown(node_id) for node_id in output_nodes(graph)]
     page.screenshot(path.stem)
     assert shown
@@ -113,4 +119,24 @@ def test_a_wrong_mask_is_reported_on_the_page_in_our_words(page: FrontEnd) -> No
     page.screenshot("a wrong mask")
     assert detail["exception_type"].endswith("InputError")
     page.page.keyboard.press("Escape")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("newer", [False, True], ids=["canvas renderer", "nodes 2.0"])
+def test_the_fal_backend_keeps_its_values_when_saved_and_opened_again(
+    page: FrontEnd, newer: bool
+) -> None:
+    values = {
+        "server": "fal", "output_format": "jpeg", "private": True, "safety_checker": False,
+        "on_flagged": "return input", "run_cap": 1.5, "session_cap": 7.5, "parallel_jobs": 9,
+        "start_deadline": 60, "deadline": 1200, "priority": "low",
+    }  # fmt: skip
+    with page.nodes_2() if newer else nullcontext():
+        page.load(load(fill_example("fal")))
+        page.set_widgets("OneRewardFalBackend", values)
+        page.load(page.save())
+        sent = [node for node in page.prompt().values() if node["class_type"] in BACKENDS]
+        page.screenshot(f"OneReward Fal Backend, {newer=}")
+        assert page.cut_off() == []
+    assert [node["inputs"] for node in sent] == [values]
     assert page.complaints == []

@@ -1,26 +1,20 @@
-"""The nodes that no example workflow shows, and what a task node says while it runs."""
+"""The nodes that no example workflow shows."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import struct
 from typing import Any
 
-import aiohttp
 import pytest
-from comfy_graph import api_prompt, load, task_node, workflow_files
+from comfy_graph import api_prompt, fill_example, load, task_node
 from comfy_server import ComfyUI
 
 pytestmark = pytest.mark.comfy
 
-PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node, first in a binary message
-
 
 def fill_prompt(object_info: dict[str, Any], **inputs: Any) -> tuple[dict[str, Any], str]:
     """The Fill example with other values in its task node, and that node's id."""
-    [path] = [path for path in workflow_files() if path.stem.startswith("Fill")]
-    prompt = api_prompt(load(path), object_info)
+    prompt = api_prompt(load(fill_example()), object_info)
     task = task_node(prompt)
     prompt[task]["inputs"] |= {"steps": 2, **inputs}
     return prompt, task
@@ -61,34 +55,3 @@ def test_canvas_options_out_of_range_are_refused_with_the_range(
     error = comfyui.run(prompt).message("execution_error")
     assert error is not None
     assert "'huge' is not understood" in error["exception_message"]
-
-
-def test_without_a_backend_the_node_says_what_paints(
-    comfyui: ComfyUI, object_info: dict[str, Any]
-) -> None:
-    prompt, task = fill_prompt(object_info, seed=12)
-    del prompt[task]["inputs"]["backend"]
-    lines = asyncio.run(lines_on_nodes(comfyui, prompt))
-    assert any(node == task and "it is not OneReward" in text for node, text in lines)
-
-
-async def lines_on_nodes(comfyui: ComfyUI, prompt: dict[str, Any]) -> list[tuple[str, str]]:
-    """Run a prompt; every (node id, text) that nodes showed meanwhile."""
-    lines = []
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(f"{comfyui.url}/ws?clientId=reads") as socket,
-    ):
-        await asyncio.to_thread(comfyui.queue, prompt, "reads")
-        while True:
-            message = await socket.receive(timeout=60)
-            if message.type is aiohttp.WSMsgType.BINARY:
-                kind, length = struct.unpack(">II", message.data[:8])
-                if kind == PROGRESS_TEXT:
-                    node, text = message.data[8 : 8 + length], message.data[8 + length :]
-                    lines.append((node.decode(), text.decode()))
-                continue
-            said = message.json()["type"]
-            assert said != "execution_error", message.data
-            if said == "execution_success":
-                return lines

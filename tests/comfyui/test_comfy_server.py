@@ -7,13 +7,23 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 import pytest
-from comfy_graph import api_prompt, fill_example, load, task_node, workflow_files
+from comfy_graph import (
+    BACKENDS,
+    TASKS,
+    api_prompt,
+    fill_example,
+    load,
+    runs_on_fal,
+    task_node,
+    workflow_files,
+)
 from comfy_server import (
     PACK,
     PACK_FOLDER,
@@ -23,6 +33,7 @@ from comfy_server import (
     command,
     environment,
 )
+from fakes.fal_server import FalServer
 
 pytestmark = pytest.mark.comfy
 
@@ -84,13 +95,11 @@ def test_every_node_input_and_output_explains_itself(object_info: dict[str, Any]
     assert not silent
 
 
-def test_every_task_has_an_example_workflow(object_info: dict[str, Any]) -> None:
-    used = {prompt[task_node(prompt)]["class_type"] for prompt in _prompts(object_info)}
-    assert used == {"OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText"}
-
-
-def _prompts(object_info: dict[str, Any]) -> list[dict[str, Any]]:
-    return [api_prompt(load(path), object_info) for path in WORKFLOWS]
+def test_every_task_has_an_example_workflow_on_every_backend(object_info: dict[str, Any]) -> None:
+    prompts = [api_prompt(load(path), object_info) for path in WORKFLOWS]
+    used = [{node["class_type"] for node in prompt.values()} for prompt in prompts]
+    for backend, task in product(BACKENDS, TASKS):
+        assert sum({backend, task} <= kinds for kinds in used) == 1, (backend, task)
 
 
 def test_the_template_list_names_every_example(comfyui: ComfyUI) -> None:
@@ -100,11 +109,14 @@ def test_the_template_list_names_every_example(comfyui: ComfyUI) -> None:
 
 @each_workflow
 def test_the_example_runs_and_changes_nothing_outside_its_mask(
-    comfyui: ComfyUI, object_info: dict[str, Any], path: Path
+    comfyui: ComfyUI, object_info: dict[str, Any], fal: FalServer, path: Path
 ) -> None:
     prompt = api_prompt(load(path), object_info)
+    # Not the example's own seed: what the browser's test has paid for would come from the journal.
+    prompt[task_node(prompt)]["inputs"]["seed"] = 1001
     run = comfyui.run(probed(prompt))
     assert run.status == "success", run.message("execution_error")
+    assert bool(fal.requests) == bool(fal.paid) == runs_on_fal(path)
     for node_id in set(run.outputs) & set(prompt):
         if "images" in run.outputs[node_id]:
             assert pixels(comfyui, run, node_id).std() > 1
@@ -208,7 +220,7 @@ def test_an_empty_mask_gives_the_picture_back(
     assert np.array_equal(pixels(comfyui, run, "before"), pixels(comfyui, run, "after"))
 
 
-def test_the_import_loads_no_model_library(tmp_path: Path) -> None:
+def test_the_import_loads_no_model_library_and_no_client(tmp_path: Path) -> None:
     folder = base_directory(tmp_path / "base")
     start = [sys.executable, "-X", "importtime", *command(folder, "--quick-test-for-ci")]
     done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=120)
@@ -219,3 +231,6 @@ def test_the_import_loads_no_model_library(tmp_path: Path) -> None:
     assert any(name.endswith(".nodes.extension") for name in ours)
     assert not [name for name in loaded if name.split(".")[0] in ("diffusers", "accelerate")]
     assert not [name for name in ours if ".local_backend" in name]
+    # The menu of servers is read; the client, and requests with it, waits for a run.
+    remote = {name.rpartition(".nodes.")[2] for name in ours if ".nodes.fal" in name}
+    assert remote == {"fal", "fal.servers"}
