@@ -96,7 +96,7 @@ def _spend_line(results: Sequence[EditResult]) -> str:
     parts += [f"{unknown} at an unknown price"] if unknown else []
     session = max((r.session_cost for r in results if r.session_cost is not None), default=None)
     return f"cost: {' and '.join(parts)}" + (
-        "" if session is None else f"; about ${session:.3f} since ComfyUI started"
+        "" if session is None else f"; about ${session:.3f} this session"
     )
 
 

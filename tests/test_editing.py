@@ -329,5 +329,5 @@ def test_the_report_adds_up_what_remote_jobs_cost() -> None:
     progress = RecordingProgress()
     recipe = replace(RECIPE, num_images=2)
     done = edit(picture(), square(), recipe, HARD, RemoteColourBackend(), progress)
-    assert "cost: about $0.020; about $0.100 since ComfyUI started" in done.report
+    assert "cost: about $0.020; about $0.100 this session" in done.report
     assert progress.texts[-1].startswith("cost: about $0.020")

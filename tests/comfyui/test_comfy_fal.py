@@ -71,7 +71,7 @@ def test_a_fill_on_fal_sends_the_crop_and_changes_nothing_outside_the_mask(
 
     [request_id] = fal.jobs
     assert f"request {request_id}" in text
-    assert re.search(r"cost: about \$0\.\d{3}; about \$\d+\.\d{3} since ComfyUI started", text)
+    assert re.search(r"cost: about \$0\.\d{3}; about \$\d+\.\d{3} this session", text)
 
 
 def opened(uri: str) -> np.ndarray:
