@@ -142,6 +142,13 @@ class FalBackend:
         if not kept.images:
             raise _flagged(kept)
         pictures = [decode_image(data)[..., :3] for data in kept.images]
+        if len({picture.shape for picture in pictures}) > 1:
+            raise RemoteError(
+                "The job's images have several sizes, so they are no batch. Fetch them from fal's "
+                "dashboard.",
+                request_id=kept.request_id,
+                may_be_billed=True,
+            )
         left_out = sum(kept.has_nsfw_concepts)
         notes = [f"{left_out} flagged images left out"] if left_out else []
         notes += ["its seed is not known"] if kept.seed is None else []

@@ -108,7 +108,8 @@ class FalClient:
         def again(reply: Reply) -> bool:
             return not reply.ok and (not reply.from_app or passing(reply))
 
-        reply = self._ask(job, job.status_url + "?logs=1", STATUS_TIMEOUT, waiting, again)
+        url = job.status_url + ("&" if "?" in job.status_url else "?") + "logs=1"
+        reply = self._ask(job, url, STATUS_TIMEOUT, waiting, again)
         if not reply.ok:
             raise self._error(reply, job, over=reply.status == 404)
         status = read_status(reply, job.request_id)
@@ -245,12 +246,8 @@ class FalClient:
             try:
                 reply = waiting.call(
                     lambda: self._exchange(
-                        self._session,
-                        "GET",
-                        url,
-                        timeout=timeout,
-                        max_bytes=LARGEST_RESULT,
-                    )  # fmt: skip
+                        self._session, "GET", url, timeout=timeout, max_bytes=LARGEST_RESULT
+                    )
                 )
                 if not again(reply):
                     return reply

@@ -66,30 +66,7 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
         # Charged if a GPU had worked on it, says the documentation; only a job can have had one.
         facts["may_be_billed"] = request_id is not None and reply.billed_units != 0
         return _refused_field(said, detail, facts)
-    if reply.status == 504 and reply.headers.get("x-fal-request-timeout-type") == "user":
-        return RemoteTimeoutError(
-            f"{server} did not start the job within the start deadline. Raise it on OneReward "
-            "Fal Backend, or try again later.",
-            **facts,
-        )
-    if detail.type in CANCELLED:
-        # Nothing says that a job which had started is free.
-        return RemoteError(
-            f"The job was cancelled ({said}). Running the same again sends a new one.",
-            **facts,
-            may_be_billed=True,
-        )
-    if 300 <= reply.status < 400:
-        return RemoteError(
-            f"{said}. Redirects are not followed, so that the key stays here. Check the server's "
-            "address and the proxy.",
-            **facts,
-        )
-    if reply.status == 404:
-        return RemoteError(f"{said}. Check the server's address; it has no {MODEL}.", **facts)
-    if reply.status >= 500:
-        return RemoteError(f"{said}. It is a fault of the service; try again later.", **facts)
-    return RemoteError(f"{said}. Change the prompt, the picture or the seed.", **facts)
+    return _failed(reply, server, said, facts)
 
 
 def is_cancelled(error: OneRewardError) -> bool:
@@ -137,6 +114,33 @@ def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteEr
         f"{said}{f' ({named})' if named else ''}. Change what it names and run again.",
         **facts,
     )
+
+
+def _failed(reply: Reply, server: str, said: str, facts: dict[str, Any]) -> RemoteError:
+    if reply.status == 504 and reply.headers.get("x-fal-request-timeout-type") == "user":
+        return RemoteTimeoutError(
+            f"{server} did not start the job within the start deadline. Raise it on OneReward "
+            "Fal Backend, or try again later.",
+            **facts,
+        )
+    if facts["error_type"] in CANCELLED:
+        # Nothing says that a job which had started is free.
+        return RemoteError(
+            f"The job was cancelled ({said}). Running the same again sends a new one.",
+            **facts,
+            may_be_billed=True,
+        )
+    if 300 <= reply.status < 400:
+        return RemoteError(
+            f"{said}. Redirects are not followed, so that the key stays here. Check the server's "
+            "address and the proxy.",
+            **facts,
+        )
+    if reply.status == 404:
+        return RemoteError(f"{said}. Check the server's address; it has no {MODEL}.", **facts)
+    if reply.status >= 500:
+        return RemoteError(f"{said}. It is a fault of the service; try again later.", **facts)
+    return RemoteError(f"{said}. Change the prompt, the picture or the seed.", **facts)
 
 
 def tidy(text: str) -> str:
