@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .errors import InputError
 
+# PIL knows more, some of which start other programs.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF")
 # What PIL raises for broken files, from one format or another.
 BROKEN_PICTURE = (
     OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, EOFError, OverflowError,
@@ -94,7 +96,7 @@ def _open(data: bytes, max_pixels: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             # PIL warns of large pictures by a size of its own; here the caller sets the limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(picture, max_pixels)
         picture.load()
         return _8_bit_grey(ImageOps.exif_transpose(picture))

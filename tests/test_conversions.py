@@ -217,3 +217,10 @@ def test_words_beside_the_pixels_do_no_harm() -> None:
     picture = Image.new("RGB", (8, 6), (1, 2, 3))
     found = decode_image(file_of(picture, pnginfo=info, dpi=(72, 72), icc_profile=b"x" * 200))
     assert torch.equal(found, decode_image(file_of(picture)))
+
+
+def test_a_format_that_would_start_another_program_is_not_opened() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "EPS")
+    with pytest.raises(InputError, match="not a readable picture"):
+        decode_image(buffer.getvalue())

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 from fakes import fal_faults
-from fakes.backend import Interrupted, RecordingProgress
+from fakes.backend import Interrupted
 from fakes.fal_edits import (
     Cancelling,
+    Watched,
     attempt,
     backend_of,
     edit_pictures,
     hurry,
     run,
     small_request,
+    wait_for,
 )
 from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
@@ -209,7 +211,7 @@ def test_collecting_a_job_can_be_interrupted_without_cancelling_it(
             backend_of(fal, tmp_path).collect(request_id, progress)
     assert len(fal.calls("cancel")) == cancels
     fal.release()
-    collected = backend_of(fal, tmp_path).collect(request_id, RecordingProgress())
+    collected = backend_of(fal, tmp_path).collect(request_id, Watched())
     assert collected.request_id == request_id and len(fal.jobs) == 1
 
 
@@ -234,7 +236,7 @@ def test_cancel_reaches_all_jobs_of_an_edit(fal: FalServer, tmp_path: Path) -> N
     assert fal.paid == 6 and len(fal.jobs) == 10
 
 
-class Releasing(RecordingProgress):
+class Releasing(Watched):
     """Lets the jobs go on once another run is over."""
 
     def __init__(self, fal: FalServer, other: Future[EditResult]) -> None:
@@ -242,11 +244,12 @@ class Releasing(RecordingProgress):
         self._fal, self._other = fal, other
 
     def check_interrupted(self) -> None:
+        super().check_interrupted()
         if self._other.done():
             self._fal.release()
 
 
-class StoppedAtTheBar(RecordingProgress):
+class StoppedAtTheBar(Watched):
     """Learns of Cancel only where ComfyUI raises it too: when the bar moves."""
 
     def __init__(self, condition: Callable[[], bool]) -> None:
@@ -254,8 +257,7 @@ class StoppedAtTheBar(RecordingProgress):
         self._condition = condition
 
     def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
-        while not self._condition():
-            time.sleep(0.005)
+        wait_for(self._condition)
         raise Interrupted
 
 
@@ -276,8 +278,7 @@ def test_the_twin_of_a_cancelled_job_is_sent_anew(fal: FalServer, tmp_path: Path
     in_queue = prepare(fal, "queued")
     with ThreadPoolExecutor(1) as pool, Cancelling(in_queue) as progress:
         cancelled = pool.submit(run, backend_of(fal, tmp_path), small_request(), progress)
-        while not fal.jobs:
-            time.sleep(0.005)
+        wait_for(lambda: fal.jobs)
         twin = attempt(fal, tmp_path, progress=Releasing(fal, cancelled))
         assert isinstance(cancelled.exception(), Interrupted)
     assert twin.painted and [job.cancelled for job in fal.jobs.values()] == [True, False]

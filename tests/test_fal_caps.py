@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from fakes import fal_faults
-from fakes.backend import RecordingProgress
 from fakes.fal_edits import (
+    Watched,
     attempt,
     backend_of,
     edit_pictures,
@@ -19,6 +18,7 @@ from fakes.fal_edits import (
     is_painted,
     server_of,
     small_request,
+    wait_for,
 )
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import FalSpec
@@ -59,8 +59,7 @@ def test_jobs_under_way_count(fal: FalServer, tmp_path: Path) -> None:
     fal.hold()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(attempt, fal, tmp_path, session_cap=1.5)
-        while not fal.calls("status"):
-            threading.Event().wait(0.01)
+        wait_for(lambda: fal.calls("status"))
         second = attempt(fal, tmp_path, small_request(seed=6), session_cap=1.5)
         assert isinstance(second.error, InputError) and "on its way" in str(second.error)
         fal.release()
@@ -74,10 +73,10 @@ def test_two_runs_admitted_at_the_same_time_do_not_pass_the_cap_together(
     requests = [small_request(seed) for seed in (5, 6)]
     backends = [backend_of(fal, tmp_path, session_cap=1.5) for _ in requests]
     for backend, request in zip(backends, requests, strict=True):
-        backend.admit([request], RecordingProgress())
-    assert is_painted(backends[0].run(requests[0], RecordingProgress()))
+        backend.admit([request], Watched())
+    assert is_painted(backends[0].run(requests[0], Watched()))
     with pytest.raises(InputError, match="session_cap"):
-        backends[1].run(requests[1], RecordingProgress())
+        backends[1].run(requests[1], Watched())
     assert len(fal.calls("submit")) == 1
 
 
@@ -146,8 +145,8 @@ def test_an_unknown_price_is_refused_only_if_there_is_a_cap_to_keep(
 def test_a_server_that_sends_no_bills_needs_no_price(fal: FalServer, tmp_path: Path) -> None:
     fal.unit = "seconds"
     backend = FalBackend(FalSpec(), server_of(fal, priced=False), lambda: fal.key, tmp_path)
-    backend.admit([small_request()], RecordingProgress())
-    assert is_painted(backend.run(small_request(), RecordingProgress()))
+    backend.admit([small_request()], Watched())
+    assert is_painted(backend.run(small_request(), Watched()))
 
 
 def without_units(wire: fal_faults.Wire, reply: fal_faults.Reply) -> None:
@@ -164,5 +163,5 @@ def test_a_collected_job_still_counts_what_it_was_estimated_at(
     estimate = Journal(tmp_path).spent()
     assert estimate == pytest.approx(48 * 32 / 1e6)
     fal.fail("result", fal_faults.Fault(without_units, carried_out=True))
-    backend_of(fal, tmp_path).collect(next(iter(fal.jobs)), RecordingProgress())
+    backend_of(fal, tmp_path).collect(next(iter(fal.jobs)), Watched())
     assert Journal(tmp_path).spent() == estimate

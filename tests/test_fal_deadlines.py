@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from fakes import fal_faults
-from fakes.backend import RecordingProgress
 from fakes.fal_calls import submit
-from fakes.fal_edits import attempt, backend_of, hurry, is_painted, small_request
+from fakes.fal_edits import Watched, attempt, backend_of, hurry, is_painted, small_request
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.errors import RemoteTimeoutError
 from onereward_pack.nodes.fal import files
@@ -96,7 +95,7 @@ def test_collecting_never_cancels_not_even_at_its_deadline(fal: FalServer, tmp_p
     fal.hold("running")
     request_id = submit(fal)["request_id"]
     with pytest.raises(RemoteTimeoutError, match="after 1 s"):
-        backend_of(fal, tmp_path, deadline=1).collect(request_id, RecordingProgress())
+        backend_of(fal, tmp_path, deadline=1).collect(request_id, Watched())
     assert fal.calls("cancel") == []
     fal.release()
-    assert is_painted(backend_of(fal, tmp_path).collect(request_id, RecordingProgress()))
+    assert is_painted(backend_of(fal, tmp_path).collect(request_id, Watched()))

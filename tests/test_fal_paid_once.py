@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from fakes import fal_faults
-from fakes.backend import RecordingProgress
 from fakes.fal_calls import submit
 from fakes.fal_edits import (
+    Watched,
     attempt,
     backend_of,
     edit_pictures,
@@ -87,7 +87,7 @@ def test_a_job_whose_answer_was_lost_is_collected_by_its_id(fal: FalServer, tmp_
     assert isinstance(attempt(fal, tmp_path).error, SubmissionUnknownError)
     [request_id] = fal.jobs
     for _ in range(2):
-        result = backend_of(fal, tmp_path).collect(request_id, RecordingProgress())
+        result = backend_of(fal, tmp_path).collect(request_id, Watched())
         assert is_painted(result) and result.request_id == request_id
     assert len(fal.calls("submit")) == 1 and len(fal.calls("result")) == 1
 
@@ -99,7 +99,7 @@ def test_a_lost_answer_that_still_named_the_job_leads_back_to_it(
     errors = [attempt(fal, tmp_path).error for _ in range(2)]
     [request_id] = fal.jobs
     assert [request_id in str(error) for error in errors] == [True, True]
-    backend_of(fal, tmp_path).collect(request_id, RecordingProgress())
+    backend_of(fal, tmp_path).collect(request_id, Watched())
     assert attempt(fal, tmp_path).painted and len(fal.calls("submit")) == 1
 
 
@@ -108,7 +108,7 @@ def test_an_id_that_is_no_jobs_does_not_free_an_unknown_job(fal: FalServer, tmp_
     error = attempt(fal, tmp_path).error
     assert isinstance(error, SubmissionUnknownError) and error.request_id is not None
     with pytest.raises(RemoteError) as caught:
-        backend_of(fal, tmp_path).collect(error.request_id, RecordingProgress())
+        backend_of(fal, tmp_path).collect(error.request_id, Watched())
     assert caught.value.status == 404
     assert isinstance(attempt(fal, tmp_path).error, SubmissionUnknownError)
     assert len(fal.calls("submit")) == 1

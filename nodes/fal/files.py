@@ -126,7 +126,7 @@ def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
         if not (300 <= reply.status < 400 and "Location" in reply.headers):
             break
         url = _next(url, reply.headers["Location"])
-    kind = reply.headers.get("Content-Type", "").split(";")[0]
+    kind = reply.headers.get("Content-Type", "").split(";")[0].lower()
     if reply.status != 200 or not kind.startswith(("image/", "application/octet-stream")):
         raise _BadReply(f'{host_of(url)} answered {reply.status} with "{tidy(kind)}".')
     return reply.body

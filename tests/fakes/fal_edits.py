@@ -35,6 +35,28 @@ from torch import Tensor
 SIZE = (32, 48)
 
 
+TOO_LONG = 20.0  # seconds; far more than any of these runs takes
+
+
+class Watched(RecordingProgress):
+    """Ends a run that would never end: a test that waits for ever says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._end = time.monotonic() + TOO_LONG
+
+    def check_interrupted(self) -> None:
+        assert time.monotonic() < self._end, "the run does not end"
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until it holds; a failure if it never does."""
+    watched = Watched()
+    while not condition():
+        watched.check_interrupted()
+        time.sleep(0.005)
+
+
 def hurry(monkeypatch: pytest.MonkeyPatch, factor: float = 10.0) -> None:
     """Pauses between questions take a `factor`th of their time, and patience is short."""
     sleep = Waiting.sleep
@@ -101,7 +123,7 @@ def run(
     backend: FalBackend, request: EditRequest, progress: ProgressSink | None = None
 ) -> EditResult:
     """What edit() does with one request."""
-    progress = progress or RecordingProgress()
+    progress = progress or Watched()
     backend.admit([request], progress)
     return backend.run(request, progress)
 
@@ -125,7 +147,7 @@ def edit_pictures(
     mask[:, 24:40, 24:40] = 1
     recipe = EditRecipe(task=EditTask.FILL, prompt="a dog", seed=5)
     backend = backend_of(fal, folder, **spec)
-    return edit(pictures(count), mask, recipe, None, backend, progress or RecordingProgress())
+    return edit(pictures(count), mask, recipe, None, backend, progress or Watched())
 
 
 def clear(fal: FalServer, phase: str) -> None:
@@ -134,7 +156,7 @@ def clear(fal: FalServer, phase: str) -> None:
         pass
 
 
-class Cancelling(RecordingProgress):
+class Cancelling(Watched):
     """A sink whose user presses Cancel once `condition` holds; `moment` is when.
 
     A context manager: a thread of its own watches, so that `moment` does not depend on how often
@@ -164,6 +186,7 @@ class Cancelling(RecordingProgress):
     def check_interrupted(self) -> None:
         if self.moment is not None:
             raise Interrupted
+        super().check_interrupted()
 
     def _watch(self) -> None:
         while not self._over.wait(0.005):
