@@ -15,7 +15,6 @@ from onereward_pack.nodes.conversions import (
     decode_mask,
     encode_png,
     from_data_uri,
-    image_size,
     to_bytes,
 )
 from onereward_pack.nodes.errors import InputError
@@ -91,12 +90,6 @@ def test_the_kind_of_float_does_not_change_the_file() -> None:
         assert encode_png(pixels.to(kind)) == encode_png(pixels)
 
 
-def test_the_level_changes_the_size_and_not_the_picture() -> None:
-    pixels = torch.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3)
-    fast, small = encode_png(pixels, 1), encode_png(pixels, 9)
-    assert len(small) < len(fast) and torch.equal(decode_image(fast), decode_image(small))
-
-
 def test_the_bytes_of_pixels_are_those_of_their_file() -> None:
     pixels = torch.rand(7, 5, 3, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2
     held = np.asarray(Image.open(io.BytesIO(encode_png(pixels))))
@@ -129,10 +122,9 @@ def test_broken_base64_is_refused_without_showing_the_picture(text: str) -> None
 
 def test_a_picture_larger_than_allowed_is_not_opened() -> None:
     data = file_of(Image.new("RGB", (20, 10)))
-    assert decode_image(data, 200).shape == (1, 10, 20, 3) and image_size(data, 200) == (20, 10)
-    for read in (decode_image, image_size):
-        with pytest.raises(InputError, match="20x10 pixels, more than the 0.0 million"):
-            read(data, 199)
+    assert decode_image(data, 200).shape == (1, 10, 20, 3)
+    with pytest.raises(InputError, match="20x10 pixels, more than the 0.0 million"):
+        decode_image(data, 199)
 
 
 @pytest.mark.parametrize("side", [12_000, 30_000])
@@ -194,7 +186,7 @@ BROKEN_PNGS = {
 
 
 @pytest.mark.parametrize("data", BROKEN_PNGS.values(), ids=BROKEN_PNGS.keys())
-@pytest.mark.parametrize("read", [decode_image, decode_mask, lambda data: image_size(data, 10**9)])
+@pytest.mark.parametrize("read", [decode_image, decode_mask])
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_a_broken_png_is_refused_or_read_and_raises_nothing_else(
     data: bytes, read: Callable[[bytes], object]
@@ -224,3 +216,11 @@ def test_a_format_that_would_start_another_program_is_not_opened() -> None:
     Image.new("RGB", (4, 4)).save(buffer, "EPS")
     with pytest.raises(InputError, match="not a readable picture"):
         decode_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize("channels", [None, 3, 4])
+def test_a_fast_png_holds_the_same_values(channels: int | None) -> None:
+    shape = (30, 40) if channels is None else (30, 40, channels)
+    values = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(3)) / 255
+    fast, slow = encode_png(values, fast=True), encode_png(values)
+    assert np.array_equal(Image.open(io.BytesIO(fast)), Image.open(io.BytesIO(slow)))

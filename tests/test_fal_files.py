@@ -54,7 +54,9 @@ def sent(client: FalClient, picture: torch.Tensor, private: bool = False) -> str
 def fetched(
     client: FalClient, url: str, size: tuple[int | None, int | None] = (32, 24), most: int = 10**6
 ) -> bytes:
-    return fetch(client, File(url, *size), ID, most, Waiting(RecordingProgress(), 30))
+    data, pixels = fetch(client, File(url, *size), ID, most, Waiting(RecordingProgress(), 30))
+    assert torch.equal(pixels, decode_image(data)[0, ..., :3])
+    return data
 
 
 def lie_on(fal: FalServer, data: bytes = DATA, kind: str = "image/png") -> str:

@@ -22,7 +22,6 @@ from ..contracts import (
     FalSpec,
     ProgressSink,
 )
-from ..conversions import decode_image
 from ..errors import ContentPolicyError, InputError, RemoteError
 from .client import FalClient
 from .journal import Journal, check_cap
@@ -141,8 +140,7 @@ class FalBackend:
             kept = self._runner(client).collect(request_id, progress)
         if not kept.images:
             raise _flagged(kept)
-        pictures = [decode_image(data)[..., :3] for data in kept.images]
-        if len({picture.shape for picture in pictures}) > 1:
+        if len({image.shape for image in kept.images}) > 1:
             raise RemoteError(
                 "The job's images have several sizes, so they are no batch. Fetch them from fal's "
                 "dashboard.",
@@ -153,7 +151,7 @@ class FalBackend:
         notes = [f"{left_out} flagged images left out"] if left_out else []
         notes += ["its seed is not known"] if kept.seed is None else []
         notes += [f'prompt "{kept.prompt}"'] if kept.prompt else []
-        return self._result(kept, torch.cat(pictures), 0, time.perf_counter() - start, *notes)
+        return self._result(kept, torch.stack(kept.images), 0, time.perf_counter() - start, *notes)
 
     def test_key(self) -> str:
         """Words about a key that works, and the price. Costs nothing and starts nothing.
@@ -196,8 +194,7 @@ class FalBackend:
         height, width = request.image.shape[1:3]
         pictures: list[Tensor] = []
         notes: set[str] = set()
-        for data in kept.images:
-            picture = decode_image(data)[0, ..., :3]
+        for picture in kept.images:
             if picture.shape[:2] != (height, width):
                 notes.add(_resized(kept.request_id, picture, height, width))
                 picture = resize(picture, (height, width)).clamp(0, 1)

@@ -210,13 +210,13 @@ class FalClient:
         return reply
 
     def _post_alone(self, upload: Upload, headers: Mapping[str, str]) -> Reply:
-        # A fresh connection: on a kept one, a reset could not be told from an accepted job.
-        with new_session() as session:
-            url = f"{self.server.queue_url}/{ENDPOINT}"
-            return self._exchange(
-                session, "POST", url, timeout=SUBMIT_TIMEOUT,
-                headers=headers, data=upload,
-            )  # fmt: skip
+        # On a connection kept from before, a reset could not be told from an accepted job. The new
+        # one serves the questions that follow.
+        self._session.close()
+        return self._exchange(
+            self._session, "POST", f"{self.server.queue_url}/{ENDPOINT}", timeout=SUBMIT_TIMEOUT,
+            headers=headers, data=upload,
+        )  # fmt: skip
 
     def _accepted(self, reply: Reply) -> Submission:
         if reply.ok:

@@ -7,7 +7,7 @@ from urllib.parse import urljoin
 
 from torch import Tensor
 
-from ..conversions import data_uri, encode_png, from_data_uri, image_size
+from ..conversions import data_uri, decode_image, encode_png, from_data_uri
 from ..errors import InputError, OneRewardError, RemoteError
 from .auth import NoAuth
 from .client import FalClient
@@ -34,15 +34,16 @@ def picture_url(client: FalClient, picture: Tensor, private: bool, waiting: Wait
     Raises:
         RemoteError: the upload failed.
     """
-    data = encode_png(picture, compress_level=1)
+    data = encode_png(picture, fast=True)
     limit = LARGEST_URI_MASK if picture.ndim == 2 else LARGEST_URI_IMAGE
     return data_uri(data, PNG) if len(data) <= limit else _upload(client, data, private, waiting)
 
 
 def fetch(
     client: FalClient, file: File, request_id: str, most_pixels: int, waiting: Waiting
-) -> bytes:
-    """The bytes of a result image, proven to be a whole picture of the size the service says.
+) -> tuple[bytes, Tensor]:
+    """A result image: its bytes, proven to be a whole picture of the size the service says, and its
+    pixels, float [h, w, 3].
 
     Args:
         most_pixels: a larger picture is not opened.
@@ -53,8 +54,7 @@ def fetch(
     for attempt in range(1, TRIES + 1):
         try:
             data = _bytes_of(client, file.url, waiting)
-            _check(image_size(data, most_pixels), file)
-            return data
+            return data, _decoded(data, most_pixels, file)
         except (InputError, ConnectionLost, _BadReply) as error:
             trouble = error.args[0]
         except RemoteError as error:  # asking again would not help
@@ -146,9 +146,11 @@ def _get(url: str) -> Reply:
         )
 
 
-def _check(size: tuple[int, int], file: File) -> None:
-    width, height = size
+def _decoded(data: bytes, most_pixels: int, file: File) -> Tensor:
+    picture = decode_image(data, most_pixels)[0, ..., :3]
+    height, width = picture.shape[:2]
     if (file.width or width, file.height or height) != (width, height):
         raise InputError(
             f"The picture is {width}x{height}, but the service says {file.width}x{file.height}."
         )
+    return picture

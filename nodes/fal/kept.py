@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from .schemas import Output
 
 
@@ -14,12 +16,12 @@ class Kept:
     """A finished job, from the service or from the journal.
 
     Attributes:
-        images: the files as they came, less those that were flagged.
+        images: float [h, w, 3] each, without those that were flagged.
         cost: US dollars spent now; None if the price is unknown.
     """
 
     request_id: str
-    images: list[bytes]
+    images: list[Tensor]
     seed: int | None
     has_nsfw_concepts: tuple[bool, ...]
     prompt: str | None
@@ -30,7 +32,7 @@ class Kept:
 
     @classmethod
     def of(
-        cls, request_id: str, output: Output, images: list[bytes], cost: float | None,
+        cls, request_id: str, output: Output, images: list[Tensor], cost: float | None,
         notes: tuple[str, ...],
     ) -> Kept:  # fmt: skip
         """A job that has just finished."""
@@ -40,7 +42,7 @@ class Kept:
         )  # fmt: skip
 
     @classmethod
-    def again(cls, request_id: str, meta: str | None, images: list[bytes]) -> Kept:
+    def again(cls, request_id: str, meta: str | None, images: list[Tensor]) -> Kept:
         """A job that was kept before: it costs nothing now."""
         said = json.loads(meta or "{}")
         return cls(

@@ -12,6 +12,7 @@ import logging
 from dataclasses import replace
 
 from ..contracts import EditRequest, FalSpec, ProgressSink
+from ..conversions import decode_image
 from ..errors import (
     JournalError,
     OneRewardError,
@@ -30,7 +31,8 @@ from .schemas import Output, Status, Submission
 from .waiting import NoProgress, Waiting
 
 LOG = logging.getLogger("onereward")
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+# Seconds between two questions: a twentieth of the time so far, within these bounds.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
@@ -178,23 +180,24 @@ class JobRunner:
             if status.completed:
                 return status
             progress.status(_words(status, waiting.elapsed))
-            # A tenth of the time so far: few questions, and never much longer than needed.
-            waiting.sleep(min(max(FIRST_PAUSE, waiting.elapsed / 10), LONGEST_PAUSE))
+            waiting.sleep(min(max(FIRST_PAUSE, waiting.elapsed / 20), LONGEST_PAUSE))
 
     def _fetch(
         self, number: int, job: Submission, status: Status, waiting: Waiting, pixels: int,
         notes: tuple[str, ...] = (),
     ) -> Kept:  # fmt: skip
         output = self._client.result(job, waiting, failed=status.failed)
-        images = [
+        fetched = [
             fetch(self._client, file, job.request_id, _most_pixels(pixels), waiting)
             for file, flagged in zip(output.images, output.has_nsfw_concepts, strict=True)
             if not flagged
         ]
+        images = [image for _, image in fetched]
         kept = Kept.of(job.request_id, output, images, self._cost(output, pixels), notes)
         try:
             state = State.DONE if images else State.FLAGGED
-            self._journal.keep(number, state, images, kept.cost, kept.meta())
+            files = [data for data, _ in fetched]
+            self._journal.keep(number, state, files, kept.cost, kept.meta())
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)
             return replace(kept, notes=(*notes, "not kept: the journal cannot be written"))
@@ -234,7 +237,8 @@ class JobRunner:
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
-        return Kept.again(entry.request_id, entry.meta, self._journal.images(entry.id))
+        images = [decode_image(data)[0, ..., :3] for data in self._journal.images(entry.id)]
+        return Kept.again(entry.request_id, entry.meta, images)
 
     def _cost(self, output: Output, pixels: int) -> float | None:
         """US dollars; None where neither the service nor the crop's size tells."""
