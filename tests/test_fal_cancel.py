@@ -13,6 +13,7 @@ import pytest
 from fakes import fal_faults
 from fakes.backend import Interrupted
 from fakes.fal_edits import (
+    TOO_LONG,
     Cancelling,
     Watched,
     attempt,
@@ -266,8 +267,10 @@ def test_cancel_met_while_a_result_is_pasted_cancels_the_other_jobs(
 ) -> None:
     edit_pictures(fal, tmp_path, 1)
     fal.hold()
+    start = time.monotonic()
     with pytest.raises(Interrupted):
         edit_pictures(fal, tmp_path, 4, StoppedAtTheBar(lambda: asked_for(fal) == 4))
+    assert time.monotonic() - start < TOO_LONG / 2
     assert [job.cancelled for job in fal.jobs.values()] == [False, True, True, True]
     fal.release()
     edit_pictures(fal, tmp_path, 4)

@@ -67,16 +67,18 @@ def test_jobs_under_way_count(fal: FalServer, tmp_path: Path) -> None:
     assert len(fal.calls("submit")) == 1
 
 
-def test_two_runs_admitted_at_the_same_time_do_not_pass_the_cap_together(
-    fal: FalServer, tmp_path: Path
+@pytest.mark.parametrize("cap", ["run_cap", "session_cap"])
+def test_jobs_admitted_at_the_same_time_do_not_pass_a_cap_together(
+    fal: FalServer, tmp_path: Path, cap: str
 ) -> None:
     requests = [small_request(seed) for seed in (5, 6)]
-    backends = [backend_of(fal, tmp_path, session_cap=1.5) for _ in requests]
-    for backend, request in zip(backends, requests, strict=True):
-        backend.admit([request], Watched())
-    assert is_painted(backends[0].run(requests[0], Watched()))
-    with pytest.raises(InputError, match="session_cap"):
-        backends[1].run(requests[1], Watched())
+    first = backend_of(fal, tmp_path, **{cap: 1.5})
+    second = first if cap == "run_cap" else backend_of(fal, tmp_path, **{cap: 1.5})
+    first.admit([requests[0]], Watched())
+    second.admit([requests[1]], Watched())
+    assert is_painted(first.run(requests[0], Watched()))
+    with pytest.raises(InputError, match=cap):
+        second.run(requests[1], Watched())
     assert len(fal.calls("submit")) == 1
 
 

@@ -30,10 +30,10 @@ LATER = "try again"
 MEMORY = Path("/proc/self/statm")
 
 
-def big_png() -> Outcome:
-    """A whole picture of 62 megapixels in 60 kB; the result claims the input's size."""
+def other_png(width: int, height: int) -> Outcome:
+    """A whole grey picture of that size, where the result claims the input's."""
     buffer = io.BytesIO()
-    Image.new("L", (7900, 7900)).save(buffer, "PNG")
+    Image.new("L", (width, height)).save(buffer, "PNG")
     return Outcome(swap=lambda _: (buffer.getvalue(), "image/png"))
 
 
@@ -82,6 +82,10 @@ OUTCOMES: dict[str, tuple[Callable[[str], Outcome], Ends]] = {
     "file nowhere": (
         lambda _: fal_faults.foreign_file_url("http://[/x.png?sig=abc"),
         kept(RemoteError, "hosts", painted=False),
+    ),
+    "a picture of a size that is not the one told": (
+        lambda _: other_png(24, 16),
+        kept(RemoteError, "24x16|48x32|paid for", painted=False),
     ),
     "no images": (lambda _: fal_faults.no_images(), kept(RemoteError, "no images", painted=False)),
     **{
@@ -195,12 +199,13 @@ def test_an_endless_answer_costs_little_time_and_memory(
 
 
 @pytest.mark.parametrize(
-    "make", [fal_faults.bomb_png, lambda: fal_faults.bomb_png(7900, 7900), big_png]
+    ("make", "size"),
+    [(fal_faults.bomb_png, 30000), (fal_faults.bomb_png, 7900), (other_png, 7900)],
 )
 def test_a_picture_far_too_large_costs_little_time_and_memory(
-    fal: FalServer, tmp_path: Path, make: Callable[[], Outcome]
+    fal: FalServer, tmp_path: Path, make: Callable[[int, int], Outcome], size: int
 ) -> None:
-    fal.next_job(make())
+    fal.next_job(make(size, size))
     with memory_at_most(500):
         first = attempt(fal, tmp_path)
     assert isinstance(first.error, RemoteError) and first.error.may_be_billed
