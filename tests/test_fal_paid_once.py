@@ -29,7 +29,7 @@ from onereward_pack.nodes.errors import (
     RemoteError,
     SubmissionUnknownError,
 )
-from onereward_pack.nodes.fal import journal
+from onereward_pack.nodes.fal import journal, runner
 from onereward_pack.nodes.fal.journal import Caps, Journal
 from onereward_pack.nodes.fal.schemas import job_key
 
@@ -211,3 +211,18 @@ def test_an_empty_account_in_the_middle_keeps_what_is_paid(fal: FalServer, tmp_p
         edit_pictures(fal, tmp_path, 4, parallel_jobs=1)
     assert list(caught.value.errors) == ["picture 3", "picture 4"] and len(fal.jobs) == 2
     assert edit_pictures(fal, tmp_path, 4).report.count("from cache") == 2 and fal.paid == 4
+
+
+def test_a_job_that_never_got_written_down_is_not_waited_for_without_end(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Journal, job: int, request_id: str) -> None:
+        raise JournalError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "sent", full)
+        patch.setattr(Journal, "keep", lambda self, *entry: full(self, 0, ""))
+        assert attempt(fal, tmp_path).painted
+    monkeypatch.setattr(runner, "LONGEST_SUBMIT", 0.0)
+    assert isinstance(attempt(fal, tmp_path).error, SubmissionUnknownError)
+    assert fal.paid == 1

@@ -44,10 +44,17 @@ def test_the_price_is_asked_for_this_endpoint_with_the_key(fal: FalServer) -> No
     assert asked.headers["authorization"] == "Key id:secret"
 
 
-@pytest.mark.parametrize("unit", ["megapixel", "megapixels", "Megapixels", "image", "IMAGES"])
-def test_a_unit_is_read_in_one_or_many(fal: FalServer, unit: str) -> None:
+UNITS = {
+    "megapixel": "megapixel", "megapixels": "megapixel", "Megapixels": "megapixel",
+    "processed megapixels": "megapixel", "MP": "megapixel", "image": "image", "IMAGES": "image",
+    "output images": "image",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_read_in_one_or_many_with_a_word_before_it(fal: FalServer, unit: str) -> None:
     found = told(fal, {"prices": [{**ITEM, "unit": unit}]})
-    assert found is not None and found.unit == unit.lower().rstrip("s")
+    assert found is not None and found.unit == UNITS[unit]
 
 
 def test_the_endpoints_own_price_is_taken_among_others(fal: FalServer) -> None:
@@ -58,7 +65,8 @@ def test_the_endpoints_own_price_is_taken_among_others(fal: FalServer) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"endpoint_id": "fal-ai/onereward-2"}, {"unit": "seconds"}, {"unit": None}, {"unit": 5},
+    {"endpoint_id": "fal-ai/onereward-2"}, {"unit": "seconds"}, {"unit": "1000 images"},
+    {"unit": "images per second"}, {"unit": ""}, {"unit": None}, {"unit": 5},
     {"currency": "EUR"}, {"currency": None}, {"unit_price": None}, {"unit_price": "free"},
     {"unit_price": -0.035}, {"unit_price": True}, {"unit_price": float("inf")},
     {"unit_price": float("nan")}, {"unit_price": 10**400}, {"unit_price": [0.035]},

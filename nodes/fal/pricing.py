@@ -13,6 +13,7 @@ from .transport import amount
 from .waiting import Waiting
 
 LOG = logging.getLogger("onereward")
+UNITS = {"megapixel": "megapixel", "mp": "megapixel", "image": "image"}
 TIMEOUT = (5.0, 10.0)
 
 
@@ -58,9 +59,16 @@ def _read(body: object) -> Price | None:
     for item in prices if isinstance(prices, list) else []:
         if not isinstance(item, dict) or item.get("endpoint_id") != ENDPOINT:
             continue
-        unit = str(item.get("unit", "")).lower().rstrip("s")
-        price = amount(item.get("unit_price"))
-        known = unit in ("megapixel", "image") and item.get("currency", "USD") == "USD"
-        if known and price is not None:
+        unit, price = _unit(item.get("unit")), amount(item.get("unit_price"))
+        if unit and price is not None and item.get("currency", "USD") == "USD":
             return Price(price, unit)
     return None
+
+
+def _unit(text: object) -> str | None:
+    """ "megapixel" or "image", in one or many, with a word before it such as "processed"; not a
+    number of them.
+    """
+    last = str(text).lower().split()[-1:]
+    counted = any(letter.isdigit() for letter in str(text))
+    return None if counted else UNITS.get("".join(last).rstrip("s"))

@@ -9,6 +9,7 @@ time-out, goes on from where it was.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 from ..contracts import EditRequest, FalSpec, ProgressSink
@@ -34,6 +35,7 @@ LOG = logging.getLogger("onereward")
 # Seconds between two questions: a twentieth of the time so far, within these bounds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
+LONGEST_SUBMIT = 600.0  # seconds, a slow upload included
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
 
@@ -73,7 +75,7 @@ class JobRunner:
                 found = self._resume(begun, request, progress, waiting)
                 if found is not None:
                     return found
-            elif begun.state is State.SENDING and begun.session == SESSION:
+            elif self._is_being_sent(begun):
                 progress.status("waiting for the same job of another node")
                 waiting.sleep(FIRST_PAUSE)
             else:
@@ -97,6 +99,11 @@ class JobRunner:
             if entry is None:
                 self._journal.drop(number)
             raise
+
+    def _is_being_sent(self, entry: Entry) -> bool:
+        """By another node, now. No submit takes so long; an old one could not be written down."""
+        young = time.time() - entry.created < LONGEST_SUBMIT
+        return entry.state is State.SENDING and entry.session == SESSION and young
 
     def _begin(self, key: str, request: EditRequest) -> int | Entry:
         estimate = self._price.of(self._pixels(request)) if self._price else None
