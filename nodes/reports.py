@@ -90,14 +90,14 @@ def _result_line(name: str, result: EditResult) -> str:
 
 
 def _spend_line(results: Sequence[EditResult]) -> str:
-    costs = [result.cost for result in results if result.cost is not None]
-    unknown = len(results) - len(costs)
-    parts = [f"about ${sum(costs):.3f}"] if sum(costs) else ["$0"] if costs else []
+    known = [result.cost for result in results if result.cost is not None]
+    unknown = len(results) - len(known)
+    free = "$0, from cache" if all("from cache" in r.notes for r in results) else "$0"
+    parts = [f"about ${sum(known):.3f}" if sum(known) else free] if known else []
     parts += [f"{unknown} at an unknown price"] if unknown else []
     session = max((r.session_cost for r in results if r.session_cost is not None), default=None)
-    return f"cost: {' and '.join(parts)}" + (
-        "" if session is None else f"; about ${session:.3f} this session"
-    )
+    so_far = "" if session is None else f"; about ${session:.3f} this session"
+    return f"cost: {' and '.join(parts)}{so_far}"
 
 
 def crop_lines(plan: CanvasPlan) -> list[str]:

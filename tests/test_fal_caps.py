@@ -52,7 +52,7 @@ def test_the_session_cap_counts_earlier_runs_and_not_what_is_cached(
     assert len(fal.jobs) == 3
     edit_pictures(fal, tmp_path, 4, session_cap=4.0, run_cap=1.0)
     assert len(fal.jobs) == 4
-    assert "$0;" in edit_pictures(fal, tmp_path, 4, session_cap=1.0, run_cap=0.5).report
+    assert "$0, from cache;" in edit_pictures(fal, tmp_path, 4, session_cap=1.0, run_cap=0.5).report
 
 
 def test_jobs_under_way_count(fal: FalServer, tmp_path: Path) -> None:
