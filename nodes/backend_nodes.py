@@ -49,7 +49,7 @@ class OneRewardFalBackend(io.ComfyNode):
             description=(
                 "Runs edits on fal (fal-ai/onereward), or on a server of yours that speaks its "
                 "protocol. Needs a key, and costs money per megapixel of the crop; only the crop "
-                "is sent. A job that was paid for is never sent again."
+                "is sent. A job is not paid for twice while its result is kept."
             ),
             inputs=[
                 io.Combo.Input(
@@ -69,9 +69,9 @@ class OneRewardFalBackend(io.ComfyNode):
                 io.Boolean.Input(
                     "private",
                     default=False,
-                    tooltip="On: fal stores neither request nor result, and pictures travel inside "
-                    "the messages. A lost result can be fetched for about 6 minutes only. Default "
-                    "off.",
+                    tooltip="On: fal is told to store neither request nor result, and pictures up "
+                    "to about 2 MP travel inside the messages. A lost result can be fetched for "
+                    "about 6 minutes only. Default off.",
                 ),
                 io.Boolean.Input(
                     "safety_checker",
@@ -93,7 +93,8 @@ class OneRewardFalBackend(io.ComfyNode):
                     max=10000.0,
                     step=0.5,
                     tooltip="The most one run of a node may cost, in US dollars, default 5. Looked "
-                    "at before anything is sent. 0 = no cap.",
+                    "at before anything is sent; in a large extension before each step. 0 = no "
+                    "cap.",
                 ),
                 folded(
                     io.Float.Input(

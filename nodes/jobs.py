@@ -60,15 +60,17 @@ def failure_of(errors: dict[str, OneRewardError], total: int, seed: int) -> OneR
         if isinstance(error, RemoteError):
             error.seed = seed
         return error
-    said = "\n".join(f"- {name}: {error}" for name, error in errors.items())
+    said = [f"{len(errors)} of {total} jobs failed:"]
+    said += [f"- {name}: {error}" for name, error in errors.items()]
     kept = total - len(errors)
-    rest = (
-        f"\nThe other {kept} are paid for and kept: run the same again, with seed {seed}, and only "
-        "what failed is sent."
-        if kept
-        else ""
-    )
-    return PartialFailureError(f"{len(errors)} of {total} jobs failed:\n{said}{rest}", errors)
+    if kept:
+        said.append(
+            f"The other {kept} are paid for and kept: run the same again, with seed {seed}, and "
+            "only what failed is sent."
+        )
+    elif any(isinstance(e, RemoteError) and e.may_be_billed for e in errors.values()):
+        said.append(f"Run the same again, with seed {seed}, to collect what was paid for.")
+    return PartialFailureError("\n".join(said), errors)
 
 
 def _side_by_side(

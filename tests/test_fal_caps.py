@@ -36,7 +36,7 @@ def fal(monkeypatch: pytest.MonkeyPatch) -> Iterator[FalServer]:
 
 
 def test_an_edit_over_the_run_cap_sends_nothing(fal: FalServer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\$3\.000.*run_cap of \$2\.5.*Nothing was sent"):
+    with pytest.raises(InputError, match=r"\$3\.000.*run_cap of \$2\.5.*This was not sent"):
         edit_pictures(fal, tmp_path, 3, run_cap=2.5)
     assert fal.calls("submit") == [] and fal.calls("initiate") == []
     edit_pictures(fal, tmp_path, 3, run_cap=3.0)

@@ -89,7 +89,7 @@ def test_a_large_picture_is_uploaded_without_the_key(
     assert torch.equal(decode_image(held[0])[0], PICTURE)
     assert [r.phase for r in fal.requests] == ["initiate", "upload"] and fal.leaks == []
     lifecycle = fal.calls("initiate")[0].headers.get("x-fal-object-lifecycle")
-    assert lifecycle == ('{"expiration_duration_seconds": 60}' if private else None)
+    assert lifecycle == ('{"expiration_duration_seconds": 3600}' if private else None)
 
 
 def test_picture_and_mask_each_have_their_limit(

@@ -67,9 +67,10 @@ def test_a_dropped_job_never_was(tmp_path: Path) -> None:
 def test_of_two_jobs_of_one_request_the_newest_counts(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     old, new = journal.adopt("id-1", "fal"), journal.adopt("id-1", "fal")
-    entry = journal.find_request("id-1")
+    entry = journal.find_request("id-1", "fal")
     assert entry is not None and entry.id == new > old and entry.state is State.SENT
-    assert journal.find_request("id-2") is None
+    assert journal.find_request("id-2", "fal") is None
+    assert journal.find_request("id-1", "another") is None
     assert journal.spent() == 0, "what was collected was paid for by somebody else's run"
 
 
@@ -78,7 +79,7 @@ def test_of_two_jobs_of_one_request_the_newest_counts(tmp_path: Path) -> None:
 def test_a_cap_counts_all_that_may_be_billed(tmp_path: Path, state: State, which: str) -> None:
     journal, caps = Journal(tmp_path), Caps(**{"run": 0.0, "session": 0.0, which: 1.5})
     job_in(journal, state, "first")
-    with pytest.raises(InputError, match=rf"\$1.000.*{which}_cap of \$1.5.*Nothing was sent"):
+    with pytest.raises(InputError, match=rf"\$1.000.*{which}_cap of \$1.5.*This was not sent"):
         begin(journal, "second", caps=caps)
     assert journal.find("second") is None
     assert begin(journal, "second", 0.5, caps), "a cap may be reached, not passed"
@@ -170,3 +171,13 @@ def test_a_price_is_believed_for_a_while(tmp_path: Path) -> None:
     assert journal.price("https://b", 60.0) is None
     write(tmp_path, "UPDATE prices SET asked = asked - 61")
     assert journal.price("https://a", 60.0) is None
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+@pytest.mark.parametrize("billed", [False, True])
+def test_an_end_that_may_have_been_billed_counts_as_estimated(
+    tmp_path: Path, state: State, billed: bool
+) -> None:
+    book = Journal(tmp_path)
+    book.end(begin(book), state, None, may_be_billed=billed)
+    assert book.spent() == (1.0 if billed else 0.0)

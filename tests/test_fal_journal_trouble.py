@@ -163,7 +163,7 @@ def test_a_program_that_holds_the_file_is_waited_for_but_not_for_ever(
             journal.sent(number, "id-1")
         other.execute("COMMIT")
     journal.sent(number, "id-1")
-    assert journal.find_request("id-1") is not None
+    assert journal.find_request("id-1", "fal") is not None
 
 
 def test_a_program_that_reads_holds_up_nobody_who_writes(

@@ -24,6 +24,7 @@ from onereward_pack.nodes.errors import (
     RemoteError,
     RemoteValidationError,
 )
+from onereward_pack.nodes.fal import schemas
 from PIL import Image
 
 LATER = "try again"
@@ -241,3 +242,17 @@ def test_a_service_that_repeats_the_key_is_not_quoted(fal: FalServer, tmp_path: 
     fal.fail("submit", fal_faults.answer(401, {"detail": f"Unknown: Key {fal.key}"}))
     first = attempt(fal, tmp_path)
     assert isinstance(first.error, CredentialsError) and fal.key not in first.told
+
+
+def test_another_seed_or_prompt_than_was_asked_for_is_said(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = schemas.payload
+    changed = {"seed": 1234, "prompt": "a tamer cat"}
+    monkeypatch.setattr(schemas, "payload", lambda *given: {**sent(*given), **changed})
+    result = attempt(fal, tmp_path).result
+    assert result is not None and result.seeds == (1234,)
+    assert set(result.notes) == {
+        "the service used seed 1234",
+        'the service used the prompt "a tamer cat"',
+    }

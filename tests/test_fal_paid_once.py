@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from fakes.fal_edits import (
     Watched,
     attempt,
     backend_of,
+    clear,
     edit_pictures,
     hurry,
     is_painted,
+    run,
     server_of,
     small_request,
 )
@@ -89,7 +92,49 @@ def test_a_job_whose_answer_was_lost_is_collected_by_its_id(fal: FalServer, tmp_
     for _ in range(2):
         result = backend_of(fal, tmp_path).collect(request_id, Watched())
         assert is_painted(result) and result.request_id == request_id
+    again = attempt(fal, tmp_path)
+    assert again.painted and again.result is not None and again.result.notes == ("from cache",)
     assert len(fal.calls("submit")) == 1 and len(fal.calls("result")) == 1
+
+
+def test_of_two_lost_answers_that_look_alike_neither_is_guessed(
+    fal: FalServer, tmp_path: Path
+) -> None:
+    for prompt in ("a cat", "a dog"):
+        fal.fail("submit", fal_faults.reset_after_body())
+        request = replace(small_request(), prompt=prompt)
+        with pytest.raises(SubmissionUnknownError):
+            run(backend_of(fal, tmp_path), request)
+    backend_of(fal, tmp_path).collect(next(iter(fal.jobs)), Watched())
+    for prompt in ("a cat", "a dog"):
+        with pytest.raises(SubmissionUnknownError):
+            run(backend_of(fal, tmp_path), replace(small_request(), prompt=prompt))
+    assert len(fal.calls("submit")) == 2
+
+
+def test_collecting_at_the_wrong_server_ends_no_job(fal: FalServer, tmp_path: Path) -> None:
+    fal.fail("result", fal_faults.reset_after_body(), times=50)
+    assert isinstance(attempt(fal, tmp_path).error, RemoteError)
+    [request_id] = fal.jobs
+    with FalServer() as other, pytest.raises(RemoteError, match="no longer has this job"):
+        backend_of(other, tmp_path).collect(request_id, Watched())
+    clear(fal, "result")
+    assert attempt(fal, tmp_path).painted
+    assert len(fal.calls("submit")) == 1
+
+
+def test_an_id_that_could_not_be_written_down_at_first_is_there_with_the_result(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Journal, job: int, request_id: str) -> None:
+        raise JournalError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "sent", full)
+        assert attempt(fal, tmp_path).painted
+    again = attempt(fal, tmp_path)
+    assert again.painted and again.result is not None and again.result.request_id in fal.jobs
+    assert fal.paid == 1
 
 
 def test_a_lost_answer_that_still_named_the_job_leads_back_to_it(

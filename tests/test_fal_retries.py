@@ -13,7 +13,7 @@ from onereward_pack.nodes.errors import RemoteError
 from onereward_pack.nodes.fal.retries import (
     LONGEST_PAUSE,
     TRIES,
-    passing,
+    is_transient,
     patiently,
     retry_after,
 )
@@ -46,12 +46,12 @@ def ask(call: Callable[[], Reply], progress: RecordingProgress | None = None) ->
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524, 530])
 def test_these_answers_pass(status: int) -> None:
-    assert passing(reply(status))
+    assert is_transient(reply(status))
 
 
 @pytest.mark.parametrize("status", [200, 202, 301, 400, 401, 402, 403, 404, 409, 422, 499, 501])
 def test_these_answers_stay(status: int) -> None:
-    assert not passing(reply(status))
+    assert not is_transient(reply(status))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [

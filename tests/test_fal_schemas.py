@@ -256,3 +256,10 @@ def test_a_result_without_images_is_said_with_the_request_id(body: object) -> No
     with pytest.raises(RemoteError, match="holds no images") as failure:
         read_output(reply(body), ID)
     assert failure.value.request_id == ID and failure.value.may_be_billed
+
+
+def test_a_status_that_cannot_be_read_is_not_quoted() -> None:
+    reply = Reply(200, {}, b'{"you sent": "Key id:secret"}')
+    with pytest.raises(RemoteError) as failure:
+        read_status(reply, "an-id")
+    assert "secret" not in str(failure.value)

@@ -33,7 +33,8 @@ RULES: dict[str, set[str]] = {
     "nodes.credentials": PURE,
     "nodes.user_folder": {"folder_paths"},
     "nodes.fal.servers": PURE,  # read for the node's menu, so it loads no HTTP library
-    "nodes.fal": {"torch", "requests", "urllib3", "nodes.conversions", "nodes.canvas.resample"}
+    "nodes.fal": {"torch", "requests", "urllib3", "nodes.conversions", "nodes.canvas.resample",
+                 "nodes.canvas.sizes"}
     | PURE | {"nodes.fal"},
     "nodes.backends": PURE | {"nodes.credentials"}
     | {"local_backend.backend", "nodes.fal.backend", "nodes.fal.servers"},

@@ -319,3 +319,10 @@ def test_nothing_is_promised_where_every_job_failed() -> None:
     failure = failure_of(errors, 2, 7)
     assert isinstance(failure, PartialFailureError) and "kept" not in str(failure)
     assert not failure.may_be_billed
+
+
+def test_where_all_jobs_failed_the_seed_is_named_if_money_may_be_spent() -> None:
+    paid = {str(i): RemoteError("The wire broke.", may_be_billed=True) for i in range(2)}
+    free = {str(i): RemoteError("The wire broke.") for i in range(2)}
+    assert "with seed 41, to collect what was paid for" in str(failure_of({**paid}, 2, 41))
+    assert "41" not in str(failure_of({**free}, 2, 41))

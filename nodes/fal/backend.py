@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..canvas.resample import resize
+from ..canvas.sizes import MEGAPIXEL
 from ..contracts import (
     ACCELERATIONS,
     Capabilities,
@@ -89,7 +90,8 @@ class FalBackend:
         """Says what the edit will cost, and raises if that passes a cap. Nothing is uploaded.
 
         Raises:
-            CredentialsError: the service does not know the key.
+            CredentialsError: there is no key. One that the service does not know shows when a
+                price is asked for, once an hour, or when the job is sent.
             InputError: a cap would be passed, or cannot be kept because the price is unknown.
         """
         self._price = self._ask_price(progress)
@@ -99,7 +101,7 @@ class FalBackend:
             if self._journal.find(job_key(request, self._spec, self._server)) is None
         ]
         jobs = "1 new job" if len(pixels) == 1 else f"{len(pixels)} new jobs"
-        size = f"{jobs}, {sum(pixels) / 1e6:.2f} MP"
+        size = f"{jobs}, {sum(pixels) / MEGAPIXEL:.2f} MP"
         if self._price is None:
             self._refuse_unknown_price(bool(pixels))
             progress.status(f"{self.name}: {size}, price unknown")
@@ -124,6 +126,7 @@ class FalBackend:
             same = request.image.expand(request.num_images, -1, -1, -1)
             return self._result(kept, same, request.seed, time.perf_counter() - start)
         images, notes = self._pictures(kept, request)
+        notes |= _other_than_asked(kept, request)
         return self._result(kept, images, request.seed, time.perf_counter() - start, *notes)
 
     def collect(self, request_id: str, progress: ProgressSink) -> EditResult:
@@ -142,8 +145,8 @@ class FalBackend:
             raise _flagged(kept)
         if len({image.shape for image in kept.images}) > 1:
             raise RemoteError(
-                "The job's images have several sizes, so they are no batch. Fetch them from fal's "
-                "dashboard.",
+                "The job's images have several sizes, so they are no batch. Fetch them from the "
+                "service's own page.",
                 request_id=kept.request_id,
                 may_be_billed=True,
             )
@@ -234,6 +237,16 @@ def _flagged(kept: Kept) -> ContentPolicyError:
         error_type="flagged",
         may_be_billed=kept.cost != 0,
     )
+
+
+def _other_than_asked(kept: Kept, request: EditRequest) -> set[str]:
+    """What the service says it used where that is not what it was sent."""
+    said = set()
+    if kept.seed not in (None, request.seed):
+        said.add(f"the service used seed {kept.seed}")
+    if kept.prompt not in (None, "", request.prompt):
+        said.add(f'the service used the prompt "{kept.prompt}"')
+    return said
 
 
 def _resized(request_id: str, picture: Tensor, height: int, width: int) -> str:

@@ -16,7 +16,7 @@ from requests import Session
 from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
 from .auth import KeyAuth, NoAuth
 from .failures import error_of
-from .retries import passing, patiently, retry_after
+from .retries import is_transient, patiently, retry_after
 from .schemas import (
     ENDPOINT,
     Output,
@@ -88,10 +88,10 @@ class FalClient:
             try:
                 reply = self._post(data, headers, waiting)
             except Oversized as large:
-                raise _unknown(str(large.args[0]), None) from None
+                raise unknown_submission(str(large.args[0]), None) from None
             except ConnectionLost as lost:
                 if lost.sent:
-                    raise _unknown(str(lost.args[0]), lost.request_id) from None
+                    raise unknown_submission(str(lost.args[0]), lost.request_id) from None
                 if last:
                     raise
                 waiting.sleep(0.5 * attempt)
@@ -106,7 +106,7 @@ class FalClient:
         """Where the job is, with its log lines so far."""
 
         def again(reply: Reply) -> bool:
-            return not reply.ok and (not reply.from_app or passing(reply))
+            return not reply.ok and (not reply.from_app or is_transient(reply))
 
         url = job.status_url + ("&" if "?" in job.status_url else "?") + "logs=1"
         reply = self._ask(job, url, STATUS_TIMEOUT, waiting, again)
@@ -131,10 +131,13 @@ class FalClient:
         reply = self._ask(job, job.response_url, RESULT_TIMEOUT, waiting, again)
         if not reply.ok:
             raise self._error(reply, job, over=reply.status in ENDED)
-        return read_output(reply, job.request_id)
+        output = read_output(reply, job.request_id)
+        return replace(output, prompt=hide(output.prompt or "", self._secret) or None)
 
-    def cancel(self, job: Submission) -> bool:
-        """Ask the service to stop a job; False if it was over, gone or could not be reached."""
+    def cancel(self, job: Submission) -> int:
+        """Ask the service to stop a job. The HTTP status of its answer: 200 for a job taken out of
+        the queue, 202 for one that may still finish, 4xx for one that is over or gone; 0 for none.
+        """
         for _ in range(2):
             # A connection of its own: the session's may be in use by a call that was left behind.
             with new_session() as session:
@@ -143,9 +146,9 @@ class FalClient:
                 except RemoteError as error:
                     LOG.warning("Could not cancel request %s: %s", job.request_id, error)
                     continue
-            if not passing(reply):
-                return reply.ok
-        return False
+            if not is_transient(reply):
+                return reply.status
+        return 0
 
     def test_key(self, waiting: Waiting) -> None:
         """Ask about a job that does not exist: a service that knows the key answers 404.
@@ -222,10 +225,10 @@ class FalClient:
         if reply.ok:
             job = read_submission(reply, self.server)
             if job is None:
-                raise _unknown("The answer names no job.", reply.headers.get(REQUEST_ID))
+                raise unknown_submission("The answer names no job.", reply.headers.get(REQUEST_ID))
             return job
         if reply.status >= 500 and reply.status != 503:
-            raise _unknown(
+            raise unknown_submission(
                 str(error_of(reply, server=self.server.name).args[0]), reply.headers.get(REQUEST_ID)
             )
         raise error_of(reply, server=self.server.name)
@@ -273,8 +276,8 @@ class FalClient:
         """What an app's own answer about an accepted job means."""
         if reply.status == 404:
             error: OneRewardError = RemoteError(
-                f"{self.server.name} no longer has this job (fal keeps results for minutes to an "
-                "hour). Running the same again sends it as a new job.",
+                f"{self.server.name} no longer has this job: results are kept for minutes to an "
+                "hour. Running the same again sends it as a new job.",
                 status=404, request_id=job.request_id, error_type="NOT_FOUND", may_be_billed=True,
             )  # fmt: skip
         else:
@@ -285,11 +288,13 @@ class FalClient:
         return error
 
 
-def _unknown(reason: str, request_id: str | None) -> SubmissionUnknownError:
+def unknown_submission(reason: str, request_id: str | None) -> SubmissionUnknownError:
+    """What to do about a job that was sent and may or may not have been accepted."""
     return SubmissionUnknownError(
-        f"The job was sent, but it is not known whether it was accepted: {reason} It is not sent "
-        "again on its own. Look at https://fal.ai/dashboard/requests: if it is there, give its id "
-        "to OneReward Collect; if not, change the seed and run again.",
+        f"A job was sent, and it is not known whether it was accepted: {reason} It is not sent "
+        "again on its own. Look at the service's own list of requests (fal: "
+        "https://fal.ai/dashboard/requests). If the job is there, give its id to OneReward Collect "
+        "and run this again; if not, change the seed and run again.",
         request_id=request_id,
         may_be_billed=True,
     )

@@ -22,6 +22,7 @@ PNG = "image/png"
 LARGEST_URI_IMAGE = 6_000_000  # bytes of PNG; larger pictures are uploaded instead
 LARGEST_URI_MASK = 2_000_000
 LARGEST_FILE = 64 << 20
+UPLOAD_LIFETIME = 3600  # seconds; a private job may wait in the queue for that long
 UPLOAD_TIMEOUT = (10.0, 300.0)
 DOWNLOAD_TIMEOUT = (10.0, 120.0)
 TRIES = 3
@@ -78,7 +79,7 @@ class _BadReply(OneRewardError):
 
 
 def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> str:
-    headers = {"X-Fal-Object-Lifecycle": lifecycle()} if private else {}
+    headers = {"X-Fal-Object-Lifecycle": lifecycle(UPLOAD_LIFETIME)} if private else {}
     url = f"{client.server.storage_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
     wanted = {"content_type": PNG, "file_name": "crop.png"}
     reply = client.post(url, wanted, headers, waiting)

@@ -31,7 +31,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL,            -- schemas.job_key
-    server TEXT NOT NULL,
+    server TEXT NOT NULL,         -- its queue URL
+    about TEXT NOT NULL,          -- seed and size, to know the job's result by
     state TEXT NOT NULL,
     request_id TEXT,
     session TEXT NOT NULL,        -- which run of the program sent it
@@ -97,8 +98,10 @@ class Caps:
 
 
 class Journal:
-    """Args:
-    folder: where the file lies; made if it is not there, for this user alone.
+    """The file, and every way it is read or changed.
+
+    Args:
+        folder: where it lies; made if it is not there, for this user alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,12 +119,12 @@ class Journal:
         """The newest job for that picture, unless sending it again is the right thing to do."""
         return self._one(f"key = ? AND state IN ({_marks(OPEN)})", (key, *OPEN))
 
-    def find_request(self, request_id: str) -> Entry | None:
-        """The newest job of that request id."""
-        return self._one("request_id = ?", (request_id,))
+    def find_request(self, request_id: str, server: str) -> Entry | None:
+        """The newest job of that request id on that server."""
+        return self._one("request_id = ? AND server = ?", (request_id, server))
 
     def begin(
-        self, key: str, server: str, run: str, estimate: float | None, caps: Caps
+        self, key: str, server: str, run: str, estimate: float | None, caps: Caps, about: str = ""
     ) -> int | Entry:
         """Write a job down before it is sent: its number, or the open job that is already there.
 
@@ -137,9 +140,9 @@ class Journal:
             check_cap("run", _spent(db, "run", run), estimate, caps.run)
             check_cap("session", _spent(db, "session", SESSION), estimate, caps.session)
             job = db.execute(
-                "INSERT INTO jobs (key, server, state, session, run, estimate, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (key, server, State.SENDING, SESSION, run, estimate, time.time()),
+                "INSERT INTO jobs (key, server, about, state, session, run, estimate, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, server, about, State.SENDING, SESSION, run, estimate, time.time()),
             ).lastrowid
             db.execute("COMMIT")
             assert job is not None
@@ -149,14 +152,41 @@ class Journal:
         """Forget a job that was never accepted."""
         self._run("DELETE FROM jobs WHERE id = ?", (job,))
 
-    def end(self, job: int, state: State, cost: float | None) -> None:
-        """The job is over, for so many US dollars if it was billed all the same. One that may never
-        have been accepted is not lost because the service does not know it: the id it is asked by
-        may be no job's.
+    def end(
+        self, job: int, state: State, cost: float | None, *, may_be_billed: bool = False
+    ) -> None:
+        """The job is over. One that may have been billed counts as estimated if `cost` is unknown.
+
+        One that may never have been accepted is not lost because the service does not know it: the
+        id it is asked by may be no job's.
         """
-        change = "UPDATE jobs SET state = ?, cost = coalesce(?, cost) WHERE id = ?"
-        change += " AND NOT (state = ? AND ? = ?)"
-        self._run(change, (state, cost, job, State.UNKNOWN, state, State.LOST))
+        change = (
+            "UPDATE jobs SET state = ?, cost = coalesce(?, cost, CASE WHEN ? THEN estimate END)"
+        )
+        change += " WHERE id = ? AND NOT (state = ? AND ? = ?)"
+        values = (state, cost, may_be_billed, job, State.UNKNOWN, state, State.LOST)
+        self._run(change, values)
+
+    def answer_unknown(self, collected: int, about: str) -> None:
+        """A collected job turns out to be the one of that server whose answer was lost: the lost
+        one gets its id and images, if there is exactly one that it can be.
+        """
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            query = "SELECT id FROM jobs WHERE (state = ? OR (state = ? AND session != ?))"
+            query += " AND about = ? AND server = (SELECT server FROM jobs WHERE id = ?)"
+            values = (State.UNKNOWN, State.SENDING, SESSION, about, collected)
+            rows = db.execute(query, values).fetchall()
+            if len(rows) == 1:
+                lost = rows[0][0]
+                db.execute(
+                    "UPDATE jobs SET (state, request_id, meta) ="
+                    " (SELECT state, request_id, meta FROM jobs WHERE id = ?) WHERE id = ?",
+                    (collected, lost),
+                )
+                db.execute("UPDATE images SET job = ? WHERE job = ?", (lost, collected))
+                db.execute("DELETE FROM jobs WHERE id = ?", (collected,))
+            db.execute("COMMIT")
 
     def sent(self, job: int, request_id: str) -> None:
         """The job was accepted under this id."""
@@ -172,22 +202,24 @@ class Journal:
         """Write down a job that this journal has never seen, by its request id."""
         with self._open() as db:
             job = db.execute(
-                "INSERT INTO jobs (key, server, state, request_id, session, run, cost, created)"
-                " VALUES ('', ?, ?, ?, '', '', 0, ?)",
+                "INSERT INTO jobs (key, server, about, state, request_id, session, run, cost,"
+                " created) VALUES ('', ?, '', ?, ?, '', '', 0, ?)",
                 (server, State.SENT, request_id, time.time()),
             ).lastrowid
             assert job is not None
             return job
 
     def keep(
-        self, job: int, state: State, images: Sequence[bytes], cost: float | None, meta: str
-    ) -> None:
+        self, job: int, state: State, images: Sequence[bytes], cost: float | None, meta: str,
+        request_id: str | None = None,
+    ) -> None:  # fmt: skip
         """The result of a job, all of it or nothing; makes room by dropping the oldest images."""
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
-                "UPDATE jobs SET state = ?, cost = coalesce(?, cost), meta = ? WHERE id = ?",
-                (state, cost, meta, job),
+                "UPDATE jobs SET state = ?, cost = coalesce(?, cost), meta = ?,"
+                " request_id = coalesce(?, request_id) WHERE id = ?",
+                (state, cost, meta, request_id, job),
             )
             db.executemany(
                 "INSERT OR REPLACE INTO images VALUES (?, ?, ?)",
@@ -257,7 +289,7 @@ def check_cap(which: str, spent: float, more: float | None, cap: float) -> None:
         raise InputError(
             f"This would cost about ${more:.3f}, and ${spent:.3f} of this {which} is spent or on "
             f"its way: more than the {which}_cap of ${cap:g}. Raise it on OneReward Fal Backend, "
-            "or use fewer pictures, variations or pixels. Nothing was sent."
+            "or use fewer pictures, variations or pixels. This was not sent."
         )
 
 

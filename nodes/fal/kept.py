@@ -1,4 +1,4 @@
-"""A finished job, in the words that are shown, and in those that are kept."""
+"""What a finished job made, as the backend hands it on and as the journal keeps it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Kept:
     """A finished job, from the service or from the journal.
 
     Attributes:
-        images: float [h, w, 3] each, without those that were flagged.
+        images: float [h, w, 3] each, without those that were flagged; empty if all were.
         cost: US dollars spent now; None if the price is unknown.
     """
 

@@ -38,7 +38,7 @@ class Price:
 def ask_price(client: FalClient, waiting: Waiting) -> Price | None:
     """The endpoint's price for this account; None if the service does not tell.
 
-    It is also the free test of the key, made before anything is uploaded.
+    It tests the key as well, free of charge.
 
     Raises:
         CredentialsError: the service does not know the key.
@@ -66,8 +66,8 @@ def _read(body: object) -> Price | None:
 
 
 def _unit(text: object) -> str | None:
-    """ "megapixel" or "image", in one or many, with a word before it such as "processed"; not a
-    number of them.
+    """The unit in the singular, without words before it; None for any other, and for a quantity
+    such as "1000 images".
     """
     last = str(text).lower().split()[-1:]
     counted = any(letter.isdigit() for letter in str(text))

@@ -12,12 +12,12 @@ from .waiting import Waiting
 
 LONGEST_PAUSE = 30.0  # seconds
 TRIES = 3
-PASSING = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))  # the last are Cloudflare's
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))  # the last are Cloudflare's
 
 
-def passing(reply: Reply) -> bool:
+def is_transient(reply: Reply) -> bool:
     """The same question may get another answer a little later."""
-    return reply.status in PASSING
+    return reply.status in TRANSIENT
 
 
 def retry_after(reply: Reply | None) -> float | None:
@@ -42,7 +42,7 @@ def patiently(call: Callable[[], Reply], waiting: Waiting) -> Reply:
         reply = None
         try:
             reply = waiting.call(call)
-            if not passing(reply):
+            if not is_transient(reply):
                 return reply
         except ConnectionLost:
             pass

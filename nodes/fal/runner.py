@@ -22,7 +22,7 @@ from ..errors import (
     SubmissionUnknownError,
 )
 from . import schemas
-from .client import FalClient
+from .client import FalClient, unknown_submission
 from .failures import is_cancelled
 from .files import fetch, picture_url
 from .journal import SESSION, Caps, Entry, Journal, State
@@ -35,7 +35,7 @@ LOG = logging.getLogger("onereward")
 # Seconds between two questions: a twentieth of the time so far, within these bounds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
-LONGEST_SUBMIT = 600.0  # seconds, a slow upload included
+LONGEST_SUBMIT = 1200.0  # seconds, slow uploads included
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
 
@@ -87,28 +87,34 @@ class JobRunner:
         Raises:
             RemoteError: the service does not have it, or it failed.
         """
-        entry = self._journal.find_request(request_id)
+        server = self._client.server.queue_url
+        entry = self._journal.find_request(request_id, server)
         if entry is not None and entry.state in (State.DONE, State.FLAGGED):
             return self._from_cache(entry)
-        number = entry.id if entry else self._journal.adopt(request_id, self._client.server.name)
+        number = entry.id if entry else self._journal.adopt(request_id, server)
         waiting = Waiting(progress, self._spec.deadline)
         try:
             job = self._client.job(request_id)
-            return self._finish(number, job, progress, waiting, 0, may_stop=False)
+            kept = self._finish(number, job, progress, waiting, 0, may_stop=False)
         except OneRewardError:
             if entry is None:
                 self._journal.drop(number)
             raise
+        if entry is None and len(kept.images) == 1:
+            self._journal.answer_unknown(number, _about(kept.seed, *kept.images[0].shape[:2]))
+        return kept
 
     def _is_being_sent(self, entry: Entry) -> bool:
-        """By another node, now. No submit takes so long; an old one could not be written down."""
+        """By another node, now. An older one could not be written down when it was accepted."""
         young = time.time() - entry.created < LONGEST_SUBMIT
         return entry.state is State.SENDING and entry.session == SESSION and young
 
     def _begin(self, key: str, request: EditRequest) -> int | Entry:
         estimate = self._price.of(self._pixels(request)) if self._price else None
         caps = Caps(self._spec.run_cap, self._spec.session_cap)
-        return self._journal.begin(key, self._client.server.name, self._run, estimate, caps)
+        about = _about(request.seed, *request.image.shape[1:3])
+        server = self._client.server.queue_url
+        return self._journal.begin(key, server, self._run, estimate, caps, about)
 
     def _send(
         self, number: int, request: EditRequest, progress: ProgressSink, waiting: Waiting
@@ -132,7 +138,8 @@ class JobRunner:
             else:  # refused, never sent, or taken back
                 self._journal.drop(number)
             raise
-        LOG.info("%s request %s", self._client.server.name, job.request_id)
+        name = self._client.server.name
+        LOG.info("%s request %s, seed %d", name, job.request_id, request.seed)
         try:
             self._journal.sent(number, job.request_id)
         except JournalError as error:  # it is paid for, so its result is waited for all the same
@@ -204,7 +211,7 @@ class JobRunner:
         try:
             state = State.DONE if images else State.FLAGGED
             files = [data for data, _ in fetched]
-            self._journal.keep(number, state, files, kept.cost, kept.meta())
+            self._journal.keep(number, state, files, kept.cost, kept.meta(), job.request_id)
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)
             return replace(kept, notes=(*notes, "not kept: the journal cannot be written"))
@@ -214,25 +221,26 @@ class JobRunner:
         """Cancel a job on the service; if it finished all the same, keep what it made. Runs after
         the user has turned away, so it takes little time and raises nothing of its own.
         """
-        accepted = self._client.cancel(job)
+        answer = self._client.cancel(job)
         try:
-            self._settle(number, job, pixels)
+            self._settle(number, job, pixels, free=answer == 200)
             LOG.warning("Request %s finished before it was cancelled; kept.", job.request_id)
         except OneRewardError as error:
             if not is_cancelled(error):
-                said = "asked to stop" if accepted else "could not be stopped"
+                said = "asked to stop" if answer in (200, 202) else "could not be stopped"
                 LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
 
-    def _settle(self, number: int, job: Submission, pixels: int) -> None:
+    def _settle(self, number: int, job: Submission, pixels: int, *, free: bool) -> None:
+        """Learn what became of a cancelled job; `free` if it was taken out of the queue."""
         quiet = NoProgress()
         try:
             status = self._wait(job, quiet, Waiting(quiet, SETTLING))
             self._fetch(number, job, status, Waiting(quiet, FETCHING), pixels)
         except OneRewardError as error:
-            self._note(number, error)
+            self._note(number, error, free=free)
             raise
 
-    def _note(self, number: int, error: OneRewardError) -> None:
+    def _note(self, number: int, error: OneRewardError, *, free: bool = False) -> None:
         """Write down how a job ended, if it did: a failure that may pass leaves it open."""
         if not (isinstance(error, RemoteError) and error.job_over):
             return
@@ -240,7 +248,8 @@ class JobRunner:
             self._journal.end(number, State.LOST, None)
             return
         state = State.CANCELLED if is_cancelled(error) else State.FAILED
-        self._journal.end(number, state, self._billed(error.billed_units))
+        billed = self._billed(error.billed_units)
+        self._journal.end(number, state, billed, may_be_billed=error.may_be_billed and not free)
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
@@ -268,6 +277,10 @@ def _most_pixels(crop: int) -> int:
     return max(MOST_TIMES * crop, SMALLEST_LIMIT) if crop else LARGEST_RESULT_PIXELS
 
 
+def _about(seed: int | None, height: int, width: int) -> str:
+    return f"seed {seed}, {width}x{height}"
+
+
 def _words(status: Status, elapsed: float) -> str:
     if status.state == "IN_QUEUE":
         ahead = "" if status.queue_position is None else f", position {status.queue_position}"
@@ -277,11 +290,6 @@ def _words(status: Status, elapsed: float) -> str:
 
 
 def _unknown(entry: Entry) -> SubmissionUnknownError:
-    return SubmissionUnknownError(
-        "This job was sent before, and it is not known whether it was accepted: the answer was "
-        "lost, or the program ended while it was being sent. It is not sent again on its own. "
-        "Look at https://fal.ai/dashboard/requests: if it is there, give its id to OneReward "
-        "Collect; if not, change the seed and run again.",
-        request_id=entry.request_id,
-        may_be_billed=True,
+    return unknown_submission(
+        "The answer was lost, or the program ended while it was being sent.", entry.request_id
     )

@@ -67,7 +67,7 @@ class Output:
     billed_units: float | None
 
 
-def words(request: EditRequest, spec: FalSpec) -> dict[str, Any]:
+def recipe_fields(request: EditRequest, spec: FalSpec) -> dict[str, Any]:
     """The fields that decide what the picture looks like, all but the pixels."""
     return {
         "prompt": request.prompt,
@@ -88,7 +88,7 @@ def payload(request: EditRequest, spec: FalSpec, image_url: str, mask_url: str) 
     return {
         "image_url": image_url,
         "mask_url": mask_url,
-        **words(request, spec),
+        **recipe_fields(request, spec),
         "sync_mode": spec.private,
     }
 
@@ -104,18 +104,18 @@ def headers(spec: FalSpec) -> dict[str, str]:
         wanted["X-Fal-Request-Timeout"] = str(float(spec.start_deadline))
     if spec.private:
         wanted["X-Fal-Store-IO"] = "0"
-        wanted["X-Fal-Object-Lifecycle-Preference"] = lifecycle()
+        wanted["X-Fal-Object-Lifecycle-Preference"] = lifecycle(PRIVATE_LIFETIME)
     return wanted
 
 
-def lifecycle() -> str:
+def lifecycle(seconds: int) -> str:
     """How long the service may keep a private file."""
-    return json.dumps({"expiration_duration_seconds": PRIVATE_LIFETIME})
+    return json.dumps({"expiration_duration_seconds": seconds})
 
 
 def job_key(request: EditRequest, spec: FalSpec, server: Server) -> str:
     """The same for two jobs exactly if they ask the same server for the same picture."""
-    asked = json.dumps([server.queue_url, ENDPOINT, words(request, spec)], sort_keys=True)
+    asked = json.dumps([server.queue_url, ENDPOINT, recipe_fields(request, spec)], sort_keys=True)
     digest = hashlib.sha256(asked.encode())
     for pixels in (request.image, request.mask):
         digest.update(str(tuple(pixels.shape)).encode())
@@ -163,9 +163,8 @@ def read_status(reply: Reply, request_id: str) -> Status:
     body = reply.json()
     state = body.get("status") if isinstance(body, dict) else None
     if state not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
-        shown = tidy(reply.body[:80].decode(errors="replace"))
         raise RemoteError(
-            f"The status of the job cannot be read: {shown}. "
+            "The status of the job cannot be read: the answer names none that is known. "
             "Running the same again, with the same seed, goes on with it.",
             status=reply.status, request_id=request_id, may_be_billed=True,
         )  # fmt: skip
