@@ -18,7 +18,6 @@ from .auth import KeyAuth, NoAuth
 from .failures import error_of
 from .retries import is_transient, patiently, retry_after
 from .schemas import (
-    ENDPOINT,
     Output,
     Status,
     Submission,
@@ -27,7 +26,7 @@ from .schemas import (
     read_submission,
     submission_at,
 )
-from .servers import Server
+from .servers import ENDPOINT, Server
 from .transport import (
     REQUEST_ID,
     ConnectionLost,

@@ -16,9 +16,9 @@ from ..errors import (
     RemoteTimeoutError,
     RemoteValidationError,
 )
+from .servers import ENDPOINT
 from .transport import REQUEST_ID, Reply
 
-MODEL = "fal-ai/onereward"
 CANCELLED = ("client_cancelled", "client_disconnected")
 REFUSED = ("content_policy_violation", "no_media_generated")
 LONGEST = 300
@@ -137,7 +137,7 @@ def _failed(reply: Reply, server: str, said: str, facts: dict[str, Any]) -> Remo
             **facts,
         )
     if reply.status == 404:
-        return RemoteError(f"{said}. Check the server's address; it has no {MODEL}.", **facts)
+        return RemoteError(f"{said}. Check the server's address; it has no {ENDPOINT}.", **facts)
     if reply.status >= 500:
         return RemoteError(f"{said}. It is a fault of the service; try again later.", **facts)
     return RemoteError(f"{said}. Change the prompt, the picture or the seed.", **facts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import RemoteError
 from .client import FalClient
 from .failures import error_of
-from .schemas import ENDPOINT
+from .servers import ENDPOINT
 from .transport import amount
 from .waiting import Waiting
 

@@ -95,7 +95,7 @@ class JobRunner:
         waiting = Waiting(progress, self._spec.deadline)
         try:
             job = self._client.job(request_id)
-            kept = self._finish(number, job, progress, waiting, 0, may_stop=False)
+            kept = self._finish(number, job, progress, waiting, None, may_stop=False)
         except OneRewardError:
             if entry is None:
                 self._journal.drop(number)
@@ -155,15 +155,16 @@ class JobRunner:
         assert entry.request_id is not None
         job = self._client.job(entry.request_id)
         try:
-            return self._finish(entry.id, job, progress, waiting, self._pixels(request), "resumed")
+            pixels, notes = self._pixels(request), ("resumed",)
+            return self._finish(entry.id, job, progress, waiting, pixels, notes=notes)
         except RemoteError as error:
             if is_cancelled(error):
                 return None
             raise
 
     def _finish(
-        self, number: int, job: Submission, progress: ProgressSink, waiting: Waiting, pixels: int,
-        *notes: str, may_stop: bool = True,
+        self, number: int, job: Submission, progress: ProgressSink, waiting: Waiting,
+        pixels: int | None, *, notes: tuple[str, ...] = (), may_stop: bool = True,
     ) -> Kept:  # fmt: skip
         try:
             status = self._wait(job, progress, waiting)
@@ -197,8 +198,8 @@ class JobRunner:
             waiting.sleep(min(max(FIRST_PAUSE, waiting.elapsed / 20), LONGEST_PAUSE))
 
     def _fetch(
-        self, number: int, job: Submission, status: Status, waiting: Waiting, pixels: int,
-        notes: tuple[str, ...] = (),
+        self, number: int, job: Submission, status: Status, waiting: Waiting,
+        pixels: int | None, notes: tuple[str, ...] = (),
     ) -> Kept:  # fmt: skip
         output = self._client.result(job, waiting, failed=status.failed)
         fetched = [
@@ -217,7 +218,7 @@ class JobRunner:
             return replace(kept, notes=(*notes, "not kept: the journal cannot be written"))
         return kept
 
-    def _stop(self, number: int, job: Submission, pixels: int) -> None:
+    def _stop(self, number: int, job: Submission, pixels: int | None) -> None:
         """Cancel a job on the service; if it finished all the same, keep what it made. Runs after
         the user has turned away, so it takes little time and raises nothing of its own.
         """
@@ -230,7 +231,7 @@ class JobRunner:
                 said = "asked to stop" if answer in (200, 202) else "could not be stopped"
                 LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
 
-    def _settle(self, number: int, job: Submission, pixels: int, *, free: bool) -> None:
+    def _settle(self, number: int, job: Submission, pixels: int | None, *, free: bool) -> None:
         """Learn what became of a cancelled job; `free` if it was taken out of the queue."""
         quiet = NoProgress()
         try:
@@ -256,7 +257,7 @@ class JobRunner:
         images = [decode_image(data)[0, ..., :3] for data in self._journal.images(entry.id)]
         return Kept.again(entry.request_id, entry.meta, images)
 
-    def _cost(self, output: Output, pixels: int) -> float | None:
+    def _cost(self, output: Output, pixels: int | None) -> float | None:
         """US dollars; None where neither the service nor the crop's size tells."""
         billed = self._billed(output.billed_units)
         if billed is not None or self._price is None or not pixels:
@@ -270,9 +271,9 @@ class JobRunner:
         return request.image.shape[1] * request.image.shape[2]
 
 
-def _most_pixels(crop: int) -> int:
+def _most_pixels(crop: int | None) -> int:
     """The largest result worth opening: a service may answer larger than it was asked, but not by
-    any factor. Of a job that was sent elsewhere (0) the crop is not known.
+    any factor. The crop of a job that was sent elsewhere is not known.
     """
     return max(MOST_TIMES * crop, SMALLEST_LIMIT) if crop else LARGEST_RESULT_PIXELS
 

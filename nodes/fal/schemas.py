@@ -12,11 +12,10 @@ from typing import Any
 from ..contracts import EditRequest, FalSpec
 from ..conversions import to_bytes
 from ..errors import InputError, RemoteError
-from .failures import MODEL, tidy
-from .servers import Server
+from .failures import tidy
+from .servers import ENDPOINT, Server
 from .transport import Reply, amount
 
-ENDPOINT = MODEL
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 PRIVATE_LIFETIME = 60  # seconds; the shortest word the official clients know
 

@@ -16,6 +16,7 @@ from ..errors import InputError
 QUEUE_URL_VARIABLE = "ONEREWARD_FAL_QUEUE_URL"
 SERVERS_FILE = "servers.json"
 FAL_NAME = "fal"
+ENDPOINT = "fal-ai/onereward"
 FAL_MEDIA = ("fal.media", "storage.googleapis.com")
 REMEDY = (
     f'Write {SERVERS_FILE} as {{"name": {{"url": "https://...", "key_env": "VARIABLE"}}}}, where '
