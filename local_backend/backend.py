@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
-from .checkpoints import PREVIEW_FOLDER
+from .checkpoints.preview import PREVIEW_FOLDER
 from .checks import check_pixels, check_recipe
 from .memory import OWNER
 

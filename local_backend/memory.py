@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import load_preview_model
+from .checkpoints.preview import load_preview_model
 from .pipeline import OneRewardPipeline
 
 logger = logging.getLogger("onereward")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..nodes.errors import InputError
-from .checkpoints import Components
+from .components import Components
 
 _CACHED_PROMPTS = 16
 

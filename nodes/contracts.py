@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -192,3 +192,45 @@ class FalSpec(BackendSpec):
     start_deadline: int = 0
     deadline: int = 900
     priority: str = "normal"
+
+
+@dataclass(frozen=True)
+class LocalSpec(BackendSpec):
+    """A FLUX.1-Fill model of the user's own, on this machine's GPU. Files are named as ComfyUI's
+    menus name them, below its model folders.
+
+    Attributes:
+        transformer: a file of diffusion_models, or a folder of diffusers; "auto" for the OneReward
+            file that is there.
+        t5xxl: a file of text_encoders; "auto" for the one that is there, or the folder's own.
+        clip_l: the same.
+        vae: a file of vae, or "auto".
+        lora: a file of loras, or "none".
+        lora_strength: how much of the LoRA is added.
+        precision: "file" keeps the weights as their file has them; "fp8" holds them in 8 bits;
+            "auto" does so only where they do not fit the card otherwise.
+    """
+
+    kind: str = "local"
+    transformer: str = "auto"
+    t5xxl: str = "auto"
+    clip_l: str = "auto"
+    vae: str = "auto"
+    lora: str = "none"
+    lora_strength: float = 1.0
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec(BackendSpec):
+    """Models that ComfyUI's own loaders made, to be sampled by ComfyUI. They stay ComfyUI's: it
+    owns their memory, and its loaders' nodes their settings.
+
+    Attributes:
+        model, clip, vae: what travels on ComfyUI's MODEL, CLIP and VAE sockets.
+    """
+
+    kind: str = "model"
+    model: Any = None
+    clip: Any = None
+    vae: Any = None

@@ -95,8 +95,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "onereward_pack.local_backend.backend", raising=False)
-    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.checkpoints", None)
-    with pytest.raises(MissingDependencyError, match="checkpoints is not installed") as failure:
+    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.checkpoints.preview", None)
+    with pytest.raises(MissingDependencyError, match="preview is not installed") as failure:
         resolve_backend(PREVIEW, tmp_path)
     command = f'"{sys.executable}" -m pip install -r "'
     assert command in str(failure.value) and 'requirements.txt"' in str(failure.value)

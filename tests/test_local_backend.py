@@ -20,7 +20,7 @@ from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
 from onereward_pack.local_backend import memory
 from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.checkpoints import PREVIEW_FOLDER, load_preview_model
+from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from onereward_pack.nodes.contracts import Backend
 from onereward_pack.nodes.errors import CheckpointError, InputError, ModelNotFoundError
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, FluxFillPipeline
 from fakes.backend import RecordingProgress
 from fakes.quality import blur_fill, psnr_in, texture_share
 from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.checkpoints import PREVIEW_FOLDER
+from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
 from onereward_pack.local_backend.preview_model.training.painter import Painter
 from onereward_pack.local_backend.preview_model.training.vocabulary import (
     BACKGROUNDS,

@@ -25,7 +25,8 @@ if __name__ == "__main__":
 from diffusers import FlowMatchEulerDiscreteScheduler
 from fakes.backend import RecordingProgress
 from fakes.tiny import make_request
-from onereward_pack.local_backend.checkpoints import Components, load_preview_model
+from onereward_pack.local_backend.checkpoints.preview import load_preview_model
+from onereward_pack.local_backend.components import Components
 from onereward_pack.local_backend.pipeline import Conditions, OneRewardPipeline
 from onereward_pack.nodes.contracts import EditRequest
 

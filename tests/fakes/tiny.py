@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from onereward_pack.local_backend.checkpoints import PREVIEW_FOLDER, Components
+from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
+from onereward_pack.local_backend.components import Components
 from onereward_pack.nodes.contracts import EditRequest, EditTask
 from transformers import (
     CLIPTextConfig,

@@ -1,11 +1,10 @@
-"""What a model folder is, and how it becomes components."""
+"""The preview model's folder, and how it becomes components."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from ..nodes.errors import CheckpointError, ModelNotFoundError
-from .previews import LatentRgb, load_latent_rgb
+from ...nodes.errors import CheckpointError, ModelNotFoundError
+from ..components import Components
+from ..previews import load_latent_rgb
 
-PREVIEW_FOLDER = Path(__file__).parent / "preview_model"
+PREVIEW_FOLDER = Path(__file__).parent.parent / "preview_model"
 
 # The preview model was trained on these numbers of text tokens; fewer are faster.
 PREVIEW_TEXT_LENGTHS = (32, 64, 128, 512)
-FLUX_TEXT_LENGTHS = (512,)
 
 _MODELS = {
     "transformer": FluxTransformer2DModel,
@@ -45,33 +44,6 @@ _WEIGHT_FILES = (
     "text_encoder/model.safetensors",
     "text_encoder_2/model.safetensors",
 )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Components:
-    """What a FLUX.1-Fill pipeline is made of; every module is frozen and in eval mode.
-
-    Attributes:
-        scheduler_config: a fresh scheduler is made from it for every run.
-        text_lengths: the numbers of T5 tokens the transformer knows, ascending.
-        latent_rgb: shows latents while they are denoised; None for no previews.
-    """
-
-    transformer: FluxTransformer2DModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    text_encoder_2: T5EncoderModel
-    tokenizer: CLIPTokenizer
-    tokenizer_2: T5TokenizerFast
-    scheduler_config: Mapping[str, Any]
-    text_lengths: tuple[int, ...] = FLUX_TEXT_LENGTHS
-    latent_rgb: LatentRgb | None = None
-
-    def to(self, device: torch.device) -> Components:
-        """Moves the modules, in place, and returns itself."""
-        for module in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2):
-            module.to(device)
-        return self
 
 
 # ComfyUI runs nodes in inference mode; weights made there could never be compiled or trained on.
