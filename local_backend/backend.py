@@ -1,14 +1,21 @@
-"""The pack's own small model as a backend: no download, no key, no GPU needed."""
+"""The models of this machine as backends: the pack's own small one, and a FLUX.1-Fill."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 
+import torch
+
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
-from .checkpoints.preview import PREVIEW_FOLDER
+from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
-from .memory import OWNER
+from .devices import compute_dtype, pick_device
+from .flux import flux_components, open_flux
+from .memory import OWNER, is_out_of_memory, shared_memory
+from .model_files import ModelFiles
+from .pipeline import OneRewardPipeline
+from .placement import FluxPlacement
 
 
 class PreviewBackend:
@@ -38,5 +45,69 @@ class PreviewBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._folder) as pipeline:
+        with OWNER.pipeline(self._folder, self._build) as pipeline:
             return pipeline(request, progress)
+
+    def _build(self) -> OneRewardPipeline:
+        device = pick_device()
+        with torch.inference_mode(False):  # so that moved weights are ordinary tensors, too
+            components = load_preview_model(self._folder).to(device)
+        return OneRewardPipeline(components, device)
+
+
+class LocalBackend:
+    """A Backend that paints with the user's own FLUX.1-Fill: OneReward, or another."""
+
+    name = "this machine's GPU"
+    # the model was trained up to a megapixel; fal's endpoint is given the same
+    capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._files = files
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
+        check_recipe(recipe)
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Any number of jobs may run: they cost nothing but time."""
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop; see OneRewardPipeline. Where the device's memory
+        runs out, the picture is begun again with the next smaller plan.
+
+        Raises:
+            InputError: the request breaks a rule.
+            ModelNotFoundError, CheckpointError: a file is missing, or not what it should be.
+            LocalBackendError: the device is too small.
+        """
+        check_recipe(request)
+        check_pixels(request)
+        with OWNER.pipeline(self._key(), self._build) as pipeline:
+            while True:
+                try:
+                    return pipeline(request, progress)
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                # outside the except block: the error's traceback holds the tensors of the run
+                pipeline.placement.step_down(progress)
+
+    def _build(self) -> OneRewardPipeline:
+        device = pick_device()
+        parts = open_flux(self._files, compute_dtype(device))
+        placement = FluxPlacement(parts, shared_memory(device), self._files.precision)
+        return OneRewardPipeline(flux_components(parts), device, placement)
+
+    def _key(self) -> Hashable:
+        """Other files, or a file that was written anew, need another pipeline."""
+        files = self._files
+        paths = (files.transformer, files.text_encoder, files.text_encoder_2, files.vae, files.lora)
+        return (files, *(_stamp(path) for path in paths if path is not None))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """When a file, or the newest of a folder's, was written, and its size."""
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    stats = [file.stat() for file in files if file.exists()]
+    return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)

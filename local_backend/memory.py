@@ -1,30 +1,78 @@
-"""Owns the one loaded pipeline and picks its device; the only module that knows comfy's memory."""
+"""Who may take how much of the device: alone in a process, or as one of ComfyUI's models."""
 
 from __future__ import annotations
 
-import logging
-import sys
+import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
+import psutil
 import torch
 
-from .checkpoints.preview import load_preview_model
+from .devices import comfy_management, total_memory
+from .parts import Fit, Part
 from .pipeline import OneRewardPipeline
+from .placement import Memory
 
-logger = logging.getLogger("onereward")
+_RESERVE = 600 * 10**6  # bytes for the device's own context and for what arithmetic forgets
 
 
-def pick_device() -> torch.device:
-    """ComfyUI's device inside ComfyUI; else the machine's accelerator; else the CPU."""
-    management = sys.modules.get("comfy.model_management")
-    if management is not None:
-        device: torch.device = management.get_torch_device()
-        return device
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
+class OwnMemory:
+    """A device that nobody else in this process uses."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._parts: list[Part] = []
+
+    def budget(self) -> int:
+        """The free memory and what our own parts hold; all of the machine's for the CPU, where
+        weights are pages of their files.
+        """
+        if self.device.type == "cpu":
+            return int(psutil.virtual_memory().total)
+        held = sum(part.device_bytes for part in self._parts)
+        return free_memory(self.device) + held - _RESERVE
+
+    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+        for part, fit in parts:
+            part.load(self.device, fit)
+        self._parts = [part for part in {*self._parts, *(p for p, _ in parts)} if part.fit]
+
+    def unload(self, part: Part) -> None:
+        part.unload()
+
+    def recover(self) -> None:
+        gc.collect()
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be allocated: what the driver has, and what torch keeps for later."""
+    module = torch.get_device_module(device)
+    if not hasattr(module, "mem_get_info"):  # Apple's GPU shares the machine's memory
+        return total_memory(torch.device("cpu")) // 2
+    free, _ = module.mem_get_info(device)
+    kept = module.memory_reserved(device) - module.memory_allocated(device)
+    return int(free + kept)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device had no memory left; ComfyUI knows more ways in which drivers say so."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    known = getattr(comfy_management(), "is_oom", None)
+    return known is not None and bool(known(error))
+
+
+def shared_memory(device: torch.device) -> Memory:
+    """ComfyUI's bookkeeping inside ComfyUI; else the device is ours."""
+    if comfy_management() is None:
+        return OwnMemory(device)
+    from .comfy_patcher import ComfyMemory
+
+    return ComfyMemory(device)
 
 
 class PipelineOwner:
@@ -32,30 +80,26 @@ class PipelineOwner:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._folder: Path | None = None
+        self._key: Hashable = None
         self._pipeline: OneRewardPipeline | None = None
 
     @contextmanager
-    def pipeline(self, folder: Path) -> Iterator[OneRewardPipeline]:
-        """The pipeline of this folder, loaded if it is not the one held, for this block alone."""
+    def pipeline(
+        self, key: Hashable, build: Callable[[], OneRewardPipeline]
+    ) -> Iterator[OneRewardPipeline]:
+        """The pipeline of this key, built if it is not the one held, for this block alone."""
         with self._lock:
-            if self._pipeline is None or folder != self._folder:
+            if self._pipeline is None or key != self._key:
                 self.unload()
-                self._pipeline, self._folder = _load(folder), folder
+                self._pipeline, self._key = build(), key
             yield self._pipeline
 
     def unload(self) -> None:
         """Lets go of the pipeline and its prompts, after the run that uses them."""
         with self._lock:
-            self._pipeline = self._folder = None
+            if self._pipeline is not None:
+                self._pipeline.placement.close()
+            self._pipeline = self._key = None
 
 
 OWNER = PipelineOwner()
-
-
-def _load(folder: Path) -> OneRewardPipeline:
-    device = pick_device()
-    logger.info("loading %s on %s", folder.name, device)
-    with torch.inference_mode(False):  # so that moved weights are ordinary tensors, too
-        components = load_preview_model(folder).to(device)
-    return OneRewardPipeline(components, device)

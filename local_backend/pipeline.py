@@ -17,6 +17,8 @@ from torch import Tensor
 from ..nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..nodes.errors import InputError
 from .components import Components
+from .modulation import ModulationInputs, scaled_time
+from .placement import Placement, Resident
 
 _CACHED_PROMPTS = 16
 
@@ -34,6 +36,14 @@ class PromptEmbeds:
     prompt_embeds: Tensor
     pooled_prompt_embeds: Tensor
     text_ids: Tensor
+
+    def on(self, device: torch.device) -> PromptEmbeds:
+        """The same on a device."""
+        return PromptEmbeds(
+            self.prompt_embeds.to(device),
+            self.pooled_prompt_embeds.to(device),
+            self.text_ids.to(device),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +69,12 @@ class OneRewardPipeline:
     nothing behind. Not for two threads at once.
     """
 
-    def __init__(self, components: Components, device: torch.device) -> None:
+    def __init__(
+        self, components: Components, device: torch.device, placement: Placement | None = None
+    ) -> None:
+        """Without a placement, the components lie on the device already, and stay there."""
         self.device = device
+        self.placement = placement or Resident()
         self.scheduler_config = components.scheduler_config
         self.text_lengths = components.text_lengths
         self.latent_rgb = components.latent_rgb
@@ -93,9 +107,11 @@ class OneRewardPipeline:
         seeds = tuple(range(request.seed, request.seed + request.num_images))
         images = []
 
+        self.placement.arrange(request, progress)
         with _Timer(timings, "encode", self.device):
-            text = self.encode_prompt(request)
-            masked_image = self.encode_masked_image(request)
+            text = self.encode_prompt(request, progress)
+            with self.placement.vae(progress):
+                masked_image = self.encode_masked_image(request)
         for number, seed in enumerate(seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
             with _Timer(timings, "denoise", self.device):
@@ -107,7 +123,7 @@ class OneRewardPipeline:
                     self.prepare_guidance(request),
                 )
                 latents = self.denoise(latents, conditions, request, progress, number)
-            with _Timer(timings, "decode", self.device):
+            with _Timer(timings, "decode", self.device), self.placement.vae(progress):
                 images.append(self.decode(latents, request))
 
         return EditResult(
@@ -117,13 +133,15 @@ class OneRewardPipeline:
             timings=timings,
         )
 
-    def encode_prompt(self, request: EditRequest) -> PromptEmbeds:
-        """Both prompts, negative first; the positive one alone where CFG is off."""
+    def encode_prompt(self, request: EditRequest, progress: ProgressSink) -> PromptEmbeds:
+        """Both prompts, negative first; the positive one alone where CFG is off. Prompts that were
+        encoded before need no text encoder.
+        """
         length = self.text_length(request)
         prompts = [request.prompt]
         if request.true_cfg > 1:
             prompts.insert(0, request.negative_prompt)
-        rows = [self._embed(prompt, length) for prompt in prompts]
+        rows = [row.on(self.device) for row in self._embed(prompts, length, progress)]
         return PromptEmbeds(
             torch.cat([row.prompt_embeds for row in rows]),
             torch.cat([row.pooled_prompt_embeds for row in rows]),
@@ -147,18 +165,25 @@ class OneRewardPipeline:
                 )
         return next(length for length in self.text_lengths if length >= max(counts.values()))
 
-    def _embed(self, prompt: str, length: int) -> PromptEmbeds:
-        key = (prompt, length)
-        if key not in self._prompts:
-            self._prompts[key] = PromptEmbeds(
-                *self._flux.encode_prompt(
-                    prompt, prompt_2=None, device=self.device, max_sequence_length=length
-                )
-            )
-            if len(self._prompts) > _CACHED_PROMPTS:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(key)
-        return self._prompts[key]
+    def _embed(self, prompts: list[str], length: int, progress: ProgressSink) -> list[PromptEmbeds]:
+        keys = [(prompt, length) for prompt in prompts]
+        missing = [key for key in keys if key not in self._prompts]
+        if missing:
+            with self.placement.text_encoders(progress):
+                for prompt, _ in missing:
+                    self._prompts[prompt, length] = self._embed_one(prompt, length)
+        rows = [self._prompts[key] for key in keys]
+        for key in keys:
+            self._prompts.move_to_end(key)
+        while len(self._prompts) > _CACHED_PROMPTS:
+            self._prompts.popitem(last=False)
+        return rows
+
+    def _embed_one(self, prompt: str, length: int) -> PromptEmbeds:
+        embeds = self._flux.encode_prompt(
+            prompt, prompt_2=None, device=self.device, max_sequence_length=length
+        )
+        return PromptEmbeds(*embeds).on(torch.device("cpu"))
 
     def encode_masked_image(self, request: EditRequest) -> DiagonalGaussianDistribution:
         """What the VAE makes of the picture with a mid-grey hole."""
@@ -222,12 +247,19 @@ class OneRewardPipeline:
         steps = request.num_inference_steps
         scheduler = self.new_scheduler()
         self.set_timesteps(scheduler, steps, latents.shape[1])
-        for index, timestep in enumerate(scheduler.timesteps):
-            progress.check_interrupted()
-            velocity = self.predict_velocity(latents, timestep, conditions, request.true_cfg)
-            preview = self.preview(latents - scheduler.sigmas[index] * velocity, request)
-            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-            progress.step(number * steps + index + 1, steps * request.num_images, preview)
+        modulation = ModulationInputs(
+            scheduler.timesteps.tolist(),
+            conditions.guidance,
+            conditions.text.pooled_prompt_embeds,
+        )
+        with self.placement.transformer(modulation, progress) as select:
+            for index, timestep in enumerate(scheduler.timesteps):
+                progress.check_interrupted()
+                select(index)
+                velocity = self.predict_velocity(latents, timestep, conditions, request.true_cfg)
+                preview = self.preview(latents - scheduler.sigmas[index] * velocity, request)
+                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                progress.step(number * steps + index + 1, steps * request.num_images, preview)
         return latents
 
     def new_scheduler(self) -> FlowMatchEulerDiscreteScheduler:
@@ -259,7 +291,7 @@ class OneRewardPipeline:
         inputs = torch.cat((latents, conditions.masked_image_latents), dim=2)
         velocity: Tensor = self.transformer(
             hidden_states=inputs.repeat(branches, 1, 1),
-            timestep=timestep.expand(branches).to(latents.dtype) / 1000,
+            timestep=scaled_time(timestep, branches, latents),
             guidance=conditions.guidance,
             pooled_projections=text.pooled_prompt_embeds,
             encoder_hidden_states=text.prompt_embeds,

@@ -18,7 +18,8 @@ import pytest
 import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
-from onereward_pack.local_backend import memory
+from onereward_pack.local_backend import backend as backend_module
+from onereward_pack.local_backend import devices, memory
 from onereward_pack.local_backend.backend import PreviewBackend
 from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from onereward_pack.nodes.contracts import Backend
@@ -51,7 +52,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
         return load_preview_model(folder)
 
-    monkeypatch.setattr(memory, "load_preview_model", load)
+    monkeypatch.setattr(backend_module, "load_preview_model", load)
     return folders
 
 
@@ -153,6 +154,10 @@ def test_an_interrupted_run_frees_the_pipeline_for_the_next() -> None:
     assert result.images.shape == (1, 64, 64, 3)
 
 
+def build_nothing() -> Any:
+    raise AssertionError("the pipeline was there already")
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_model_loaded_in_one_inference_mode_serves_the_other(first: bool) -> None:
     pictures = []
@@ -161,7 +166,7 @@ def test_a_model_loaded_in_one_inference_mode_serves_the_other(first: bool) -> N
             request = make_request(num_inference_steps=2)
             pictures.append(PreviewBackend().run(request, RecordingProgress()).images)
     assert torch.equal(*pictures)
-    with memory.OWNER.pipeline(PREVIEW_FOLDER) as pipeline:
+    with memory.OWNER.pipeline(PREVIEW_FOLDER, build_nothing) as pipeline:
         assert not any(weight.is_inference() for weight in pipeline.transformer.parameters())
     pictures[0].mul_(0.5)
     pictures[1].mul_(0.5)
@@ -286,12 +291,12 @@ def test_inside_comfyui_its_device_is_used(monkeypatch: pytest.MonkeyPatch) -> N
     management: Any = types.ModuleType("comfy.model_management")
     management.get_torch_device = lambda: torch.device("meta")
     monkeypatch.setitem(sys.modules, "comfy.model_management", management)
-    assert memory.pick_device() == torch.device("meta")
+    assert devices.pick_device() == torch.device("meta")
 
 
 def test_outside_comfyui_the_accelerator_is_used_if_there_is_one() -> None:
     expected = torch.accelerator.current_accelerator(check_available=True)
-    assert memory.pick_device() == (expected or torch.device("cpu"))
+    assert devices.pick_device() == (expected or torch.device("cpu"))
 
 
 def test_importing_the_room_loads_neither_torch_nor_diffusers() -> None:

@@ -40,7 +40,7 @@ def run(pipeline: OneRewardPipeline, request: EditRequest) -> EditResult:
 def run_to_latents(pipeline: OneRewardPipeline, request: EditRequest) -> Tensor:
     """The lifecycle by hand, as far as the packed latents."""
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    text = pipeline.encode_prompt(request)
+    text = pipeline.encode_prompt(request, RecordingProgress())
     posterior = pipeline.encode_masked_image(request)
     latents, image_ids = pipeline.prepare_latents(request, generator)
     masked_image = pipeline.prepare_mask_latents(request, posterior, generator)
@@ -107,11 +107,16 @@ def test_negative_and_positive_go_through_the_transformer_in_one_batch(
     with recorded_calls(pipeline.transformer) as calls:
         run(pipeline, request)
     one_branch = {"true_cfg": 1.0}
-    negative = pipeline.encode_prompt(make_request(prompt="a dog", **one_branch)).prompt_embeds
-    positive = pipeline.encode_prompt(make_request(prompt="a cat", **one_branch)).prompt_embeds
+    negative, positive = (
+        pipeline.encode_prompt(make_request(prompt=prompt, **one_branch), RecordingProgress())
+        for prompt in ("a dog", "a cat")
+    )
     assert len(calls) == 2
     for call in calls:
-        assert torch.equal(call["encoder_hidden_states"], torch.cat([negative, positive]))
+        assert torch.equal(
+            call["encoder_hidden_states"],
+            torch.cat([negative.prompt_embeds, positive.prompt_embeds]),
+        )
 
 
 @pytest.mark.parametrize("true_cfg", [0.0, 1.0])
@@ -152,12 +157,12 @@ def test_the_prompt_cache_is_bounded_and_forgets_the_oldest(
     pipeline: OneRewardPipeline, components: Components
 ) -> None:
     for number in range(40):
-        pipeline.encode_prompt(make_request(prompt=f"{number} cats"))
+        pipeline.encode_prompt(make_request(prompt=f"{number} cats"), RecordingProgress())
     with recorded_calls(components.text_encoder_2) as calls:
-        pipeline.encode_prompt(make_request(prompt="39 cats"))
+        pipeline.encode_prompt(make_request(prompt="39 cats"), RecordingProgress())
     assert len(calls) == 0
     with recorded_calls(components.text_encoder_2) as calls:
-        pipeline.encode_prompt(make_request(prompt="0 cats"))
+        pipeline.encode_prompt(make_request(prompt="0 cats"), RecordingProgress())
     assert len(calls) == 1
 
 
@@ -236,7 +241,8 @@ def test_the_shortest_text_length_that_holds_both_prompts_is_used(
     assert pipeline.text_length(make_request()) == 16
     assert pipeline.text_length(make_request(prompt=middle)) == 64
     assert pipeline.text_length(make_request(negative_prompt=middle)) == 64
-    assert pipeline.encode_prompt(make_request(prompt=middle)).prompt_embeds.shape[1] == 64
+    text = pipeline.encode_prompt(make_request(prompt=middle), RecordingProgress())
+    assert text.prompt_embeds.shape[1] == 64
 
 
 @pytest.mark.parametrize("which", ["prompt", "negative_prompt"])

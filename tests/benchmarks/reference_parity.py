@@ -86,7 +86,7 @@ def reference_latents(reference: Any, request: EditRequest, text_length: int) ->
 @torch.no_grad()
 def our_latents(pipeline: OneRewardPipeline, request: EditRequest) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    text = pipeline.encode_prompt(request)
+    text = pipeline.encode_prompt(request, RecordingProgress())
     posterior = pipeline.encode_masked_image(request)
     latents, image_ids = pipeline.prepare_latents(request, generator)
     masked_image = pipeline.prepare_mask_latents(request, posterior, generator)

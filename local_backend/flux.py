@@ -1,0 +1,122 @@
+"""A FLUX.1-Fill pipeline from files: its models as parts, and what they need besides weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import CLIPTokenizer, T5TokenizerFast
+
+from ..nodes.errors import CheckpointError
+from .checkpoints.lora import open_lora
+from .checkpoints.models import ModelFile, open_clip, open_t5, open_transformer, open_vae
+from .components import Components
+from .model_files import ModelFiles
+from .modulation import ModulationTable, modulation_names
+from .parts import Part
+from .previews import load_latent_rgb
+
+ASSETS = Path(__file__).parent / "checkpoints" / "flux"
+_TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+_T5_BLOCKS = ("encoder.block",)
+_WORDS = {
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float32: "fp32",
+    torch.float8_e4m3fn: "fp8",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FluxParts:
+    """The four models of a FLUX pipeline, and the table that stands in for a quarter of the
+    transformer.
+
+    Attributes:
+        stored: the precision of the transformer's file, in words.
+        notes: what the user should know about the files.
+    """
+
+    transformer: Part
+    t5: Part
+    clip: Part
+    vae: Part
+    table: ModulationTable
+    stored: str
+    notes: tuple[str, ...] = ()
+
+
+def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
+    """Looks at the files' headers; the weights stay where they are.
+
+    Args:
+        dtype: what the models compute in.
+
+    Raises:
+        CheckpointError: a file is not what it should be, or they do not belong together.
+        ModelNotFoundError: a file is not there.
+    """
+    transformer = open_transformer(files.transformer)
+    t5, clip, vae = (
+        open_t5(files.text_encoder_2),
+        open_clip(files.text_encoder),
+        open_vae(files.vae),
+    )
+    _check_widths(transformer, t5, clip, vae)
+    names = modulation_names(transformer.module)
+    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names)
+    notes: tuple[str, ...] = ()
+    if files.lora is not None:
+        lora = open_lora(files.lora, transformer.module)
+        part.add_lora(lora, files.lora_strength)
+        notes = lora.notes
+    return FluxParts(
+        transformer=part,
+        t5=Part(t5, dtype, block_lists=_T5_BLOCKS),
+        clip=Part(clip, dtype),
+        vae=Part(vae, dtype, keep_stored=False),
+        table=ModulationTable(part.module),
+        stored=_stored_as(transformer),
+        notes=notes,
+    )
+
+
+def flux_components(parts: FluxParts) -> Components:
+    """The parts with the tokenizers, the schedule and the preview map that the pack carries."""
+    schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    channels = parts.vae.module.config.latent_channels
+    return Components(
+        transformer=parts.transformer.module,
+        vae=parts.vae.module,
+        text_encoder=parts.clip.module,
+        text_encoder_2=parts.t5.module,
+        tokenizer=CLIPTokenizer.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
+        tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
+        scheduler_config=schedule,
+        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", channels),
+    )
+
+
+def _check_widths(transformer: ModelFile, t5: ModelFile, clip: ModelFile, vae: ModelFile) -> None:
+    config = transformer.module.config
+    pairs = (
+        ("T5 encoder", t5.module.config.d_model, config.joint_attention_dim),
+        ("CLIP encoder", clip.module.config.hidden_size, config.pooled_projection_dim),
+        ("VAE", 4 * vae.module.config.latent_channels, config.out_channels or config.in_channels),
+    )
+    for name, given, wanted in pairs:
+        if given != wanted:
+            raise CheckpointError(
+                f"The {name} gives {given} channels, and the transformer takes {wanted}. Choose "
+                f"the {name} that belongs to FLUX."
+            )
+
+
+def _stored_as(transformer: ModelFile) -> str:
+    """The precision of the transformer's blocks in its file, in words."""
+    stored = transformer.weights.read("single_transformer_blocks.0.proj_mlp.weight")
+    if stored.gguf_type is not None:
+        return "GGUF"
+    return _WORDS.get(stored.data.dtype, str(stored.data.dtype).removeprefix("torch."))

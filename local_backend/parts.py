@@ -1,0 +1,312 @@
+"""One model of the pipeline, filled from its file when it is needed and emptied after.
+
+Its home is the file, mapped into memory: an empty part holds nothing but its layers' names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .checkpoints.lora import Lora, LowRank
+from .checkpoints.models import ModelFile
+from .checkpoints.stored import Stored, to_fp8
+from .linear import StoredLinear, low_rank, scaled, store_linears
+from .streaming import BlockStreamer, Contents, PackedBlock, Slot, pack
+
+# Of the machine's memory: what is page-locked is taken from everybody else.
+_MOST_PINNED = 0.45
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a part lies on its device.
+
+    Attributes:
+        fp8: unquantised weights of the blocks are held in 8 bits, with a scale per row.
+        streamed: the numbers of the blocks that are copied in each time they run.
+        keep: the layers that were left out are held, too.
+    """
+
+    fp8: bool = False
+    streamed: frozenset[int] = frozenset()
+    keep: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSizes:
+    """Bytes on the device.
+
+    Attributes:
+        rest: what lies outside the blocks, and a LoRA.
+        blocks: one number per block, in the order in which they run.
+        left_out: the layers that somebody reads one by one.
+    """
+
+    rest: int
+    blocks: tuple[int, ...] = ()
+    left_out: int = 0
+
+    def held(self, fit: Fit) -> int:
+        """What the part takes in this fit, the streamed blocks' buffers included."""
+        held = self.rest + sum(b for n, b in enumerate(self.blocks) if n not in fit.streamed)
+        if fit.streamed:
+            held += 2 * max(self.blocks[number] for number in fit.streamed)
+        return held + (self.left_out if fit.keep else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where a weight of the file belongs: several slots if modules share it."""
+
+    slots: tuple[Slot, ...]
+    block: int | None
+    linear: StoredLinear | None = None
+    scale: Slot | None = None
+
+
+class Part:
+    """A model that can be loaded and unloaded.
+
+    Attributes:
+        module: the model; empty while unloaded.
+        dtype: what it computes in.
+        check: called between tensors while it loads, and before each block that runs; may raise.
+        on_unload: called when it is emptied.
+        loads: how often it was filled.
+        device_bytes: what it holds on its device now.
+        streamer: runs the streamed blocks; None if there are none.
+    """
+
+    def __init__(
+        self,
+        file: ModelFile,
+        dtype: torch.dtype,
+        *,
+        block_lists: Sequence[str] = (),
+        keep_stored: bool = True,
+        left_out: Collection[str] = (),
+    ) -> None:
+        """Takes over the file's module.
+
+        Args:
+            block_lists: the names of its lists of blocks, in the order in which they run.
+            keep_stored: linear layers unpack their weights as they run; else all becomes `dtype`.
+            left_out: layers that are not filled; `layer` gives them.
+        """
+        self.module, self.dtype = file.module, dtype
+        self._weights = file.weights
+        owners = _owners(self.module)
+        if keep_stored:
+            store_linears(self.module)
+        nn.Module.to(self.module, dtype)  # diffusers' own warns that there may be exceptions
+        self._blocks = _blocks(self.module, block_lists)
+        leaves = {f"{layer}.{leaf}" for layer in left_out for leaf in ("weight", "bias")}
+        self._left_out = [name for name in self._weights.sizes if name in leaves]
+        self._places = {
+            name: self._place(owners[name]) for name in self._weights.sizes if name not in leaves
+        }
+        self._names_in: dict[int | None, list[str]] = defaultdict(list)
+        for name, place in self._places.items():
+            self._names_in[place.block].append(name)
+        for _, block in self._blocks:
+            block.register_forward_pre_hook(lambda *_: self.check())
+        self._lora: Mapping[str, LowRank] = {}
+        self._kept: dict[str, Stored] = {}
+        self._fit: Fit | None = None
+        self._device = torch.device("cpu")
+        self.check: Callable[[], None] = _nothing
+        self.on_unload: Callable[[], None] = _nothing
+        self.streamer: BlockStreamer | None = None
+        self.loads = self.device_bytes = 0
+
+    def add_lora(self, lora: Lora, strength: float) -> None:
+        """Adds a LoRA to what is loaded from now on."""
+        self._lora = {name: scaled(factors, strength) for name, factors in lora.targets.items()}
+
+    @property
+    def fit(self) -> Fit | None:
+        """How it lies on its device; None while it is empty."""
+        return self._fit
+
+    def sizes(self, fp8: bool = False) -> PartSizes:
+        """What it takes on a device, before it is there."""
+        blocks = [0] * len(self._blocks)
+        rest = sum(factors.down.nbytes + factors.up.nbytes for factors in self._lora.values())
+        for name, place in self._places.items():
+            if place.block is None:
+                rest += self._size(name, place, False)
+            else:
+                blocks[place.block] += self._size(name, place, fp8)
+        left_out = sum(self._weights.sizes[name].nbytes for name in self._left_out)
+        return PartSizes(rest=rest, blocks=tuple(blocks), left_out=left_out)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def load(self, device: torch.device, fit: Fit) -> None:
+        """Fills the module, unless it lies there like that already."""
+        if self._fit == fit and self._device == device:
+            return
+        self.unload()
+        self.loads += 1
+        self._fit, self._device = fit, device
+        try:
+            self._fill(device, fit)
+        except BaseException:  # an interruption, too: half a model must not pass for a whole one
+            self.unload()
+            raise
+
+    def unload(self) -> None:
+        """Empties the module; its file stays open."""
+        if self._fit is None:
+            return
+        if self.streamer is not None:
+            self.streamer.close()
+        for place in self._places.values():
+            for slot in (*place.slots, *([place.scale] if place.scale else [])):
+                slot.empty()
+        for name in self._lora:
+            linear = self._lora_layer(name)
+            if linear is not None:
+                linear.down = linear.up = None
+        self.streamer, self._fit, self._kept = None, None, {}
+        self.device_bytes = 0
+        self.on_unload()
+
+    def layer(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A layer that was left out, on the part's device."""
+        weight = self._read(f"{name}.weight").dense(self.dtype)
+        bias = self._read(f"{name}.bias").dense(self.dtype)
+        factors = self._lora.get(name)
+        if factors is None:
+            return lambda inputs: functional.linear(inputs, weight, bias)
+        down, up = factors.down.to(weight), factors.up.to(weight)
+        return lambda inputs: functional.linear(inputs, weight, bias) + low_rank(inputs, down, up)
+
+    def _read(self, name: str) -> Stored:
+        return self._kept.get(name) or _moved(self._weights.read(name), self._device)
+
+    def _place(self, owners: Sequence[tuple[str, str]]) -> _Place:
+        path, leaf = owners[0]
+        block = self._block_of(path)
+        linear = self.module.get_submodule(path)
+        if isinstance(linear, StoredLinear) and leaf == "weight":
+            return _Place((Slot(linear, "data"),), block, linear, Slot(linear, "scale"))
+        slots = tuple(Slot(self.module.get_submodule(path), leaf) for path, leaf in owners)
+        return _Place(slots, block)
+
+    def _block_of(self, path: str) -> int | None:
+        for number, (name, _) in enumerate(self._blocks):
+            if path.startswith(name + "."):
+                return number
+        return None
+
+    def _size(self, name: str, place: _Place, fp8: bool) -> int:
+        info = self._weights.sizes[name]
+        whole = prod(info.shape) * self.dtype.itemsize
+        if place.linear is None:
+            return whole
+        if info.quantized:
+            return info.nbytes
+        if fp8:
+            return prod(info.shape) + 4 * info.shape[0]
+        return min(whole, info.nbytes)
+
+    def _fill(self, device: torch.device, fit: Fit) -> None:
+        for name in self._names_in[None]:
+            self.check()
+            self._put_all(self._content(name, device, fit), device)
+        pin = self._may_pin(device, fit)
+        packed: list[PackedBlock] = []
+        for number in range(len(self._blocks)):
+            self.check()
+            contents = [c for n in self._names_in[number] for c in self._content(n, device, fit)]
+            if number in fit.streamed:
+                packed.append(pack(contents, pin))
+            else:
+                self._put_all(contents, device)
+        self._put_lora(device)
+        if fit.keep:
+            self._kept = {n: _moved(self._weights.read(n), device) for n in self._left_out}
+            self.device_bytes += sum(stored.data.nbytes for stored in self._kept.values())
+        if packed:
+            blocks = [self._blocks[number][1] for number in sorted(fit.streamed)]
+            self.streamer = BlockStreamer(blocks, packed, device)
+            self.device_bytes += self.streamer.device_bytes
+
+    def _may_pin(self, device: torch.device, fit: Fit) -> bool:
+        sizes = self.sizes(fit.fp8).blocks
+        size = sum(sizes[number] for number in fit.streamed)
+        return device.type == "cuda" and size <= _MOST_PINNED * psutil.virtual_memory().total
+
+    def _content(self, name: str, device: torch.device, fit: Fit) -> list[tuple[Slot, Tensor]]:
+        """What goes into a weight's slots; on the device only if it is converted there."""
+        stored, place = self._weights.read(name), self._places[name]
+        linear = place.linear
+        if linear is None:
+            tensor = stored.dense(self.dtype)
+            return [(slot, tensor) for slot in place.slots]
+        if fit.fp8 and place.block is not None and not stored.quantized:
+            stored = to_fp8(stored.data.to(device))
+        linear.gguf_type = stored.gguf_type
+        data = stored.data
+        # Never larger than in its file: a wider dtype to compute in is made as the layer runs.
+        if not stored.quantized and data.dtype.itemsize >= self.dtype.itemsize:
+            data = data if data.dtype == self.dtype else data.to(device).to(self.dtype)
+        content = [(place.slots[0], data)]
+        if stored.scale is not None and place.scale is not None:
+            content.append((place.scale, stored.scale))
+        return content
+
+    def _put_all(self, contents: Contents, device: torch.device) -> None:
+        for slot, tensor in contents:
+            tensor = tensor.to(device)
+            slot.put(tensor)
+            self.device_bytes += tensor.nbytes
+
+    def _put_lora(self, device: torch.device) -> None:
+        for name, factors in self._lora.items():
+            linear = self._lora_layer(name)
+            if linear is not None:
+                linear.down = factors.down.to(device, self.dtype)
+                linear.up = factors.up.to(device, self.dtype)
+                self.device_bytes += linear.down.nbytes + linear.up.nbytes
+
+    def _lora_layer(self, name: str) -> StoredLinear | None:
+        """The layer a LoRA is for, unless it was left out."""
+        layer = self.module.get_submodule(name)
+        return layer if isinstance(layer, StoredLinear) else None
+
+
+def _owners(module: nn.Module) -> dict[str, list[tuple[str, str]]]:
+    """For each parameter's first name, the modules that hold it and what they call it."""
+    first: dict[int, str] = {}
+    owners: dict[str, list[tuple[str, str]]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        path, _, leaf = name.rpartition(".")
+        owners.setdefault(first.setdefault(id(parameter), name), []).append((path, leaf))
+    return owners
+
+
+def _blocks(module: nn.Module, lists: Sequence[str]) -> list[tuple[str, nn.Module]]:
+    return [
+        (f"{name}.{index}", block)
+        for name in lists
+        for index, block in module.get_submodule(name).named_children()
+    ]
+
+
+def _moved(stored: Stored, device: torch.device) -> Stored:
+    scale = None if stored.scale is None else stored.scale.to(device)
+    return replace(stored, data=stored.data.to(device), scale=scale)
+
+
+def _nothing() -> None:
+    """Nobody has to be told."""

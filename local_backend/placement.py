@@ -1,0 +1,238 @@
+"""Which model lies on the device at which stage of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic
+from typing import Protocol
+
+import torch
+from diffusers import AutoencoderKL
+
+from ..nodes.contracts import EditRequest, ProgressSink
+from ..nodes.errors import LocalBackendError
+from .flux import FluxParts
+from .modulation import ModulationInputs
+from .parts import Fit, Part
+from .plans import GB, Plan, choose_plan
+from .work import work_sizes
+
+logger = logging.getLogger("onereward")
+
+Select = Callable[[int], None]
+TILE_ABOVE = 1024 * 1024  # pixels
+_SLOW = 1.0  # seconds a step may take before it is looked into
+_STEP_DOWN = 0.9  # of the memory that was not there
+_BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is waited for
+
+
+class Placement(Protocol):
+    """Has a run's models on the device when they are needed."""
+
+    def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
+        """Called before the first stage of a run."""
+
+    def text_encoders(self, progress: ProgressSink) -> AbstractContextManager[None]:
+        """Both are on the device inside."""
+
+    def transformer(
+        self, inputs: ModulationInputs, progress: ProgressSink
+    ) -> AbstractContextManager[Select]:
+        """The transformer is on the device inside; call what it gives before each step."""
+
+    def vae(self, progress: ProgressSink) -> AbstractContextManager[None]:
+        """The VAE is on the device inside."""
+
+    def step_down(self, progress: ProgressSink) -> None:
+        """After the device's memory ran out: the next run takes less."""
+
+    def close(self) -> None:
+        """Nobody will use the models any more."""
+
+
+class Resident:
+    """All models lie on the device already, and stay."""
+
+    def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
+        """Nothing to choose."""
+
+    def text_encoders(self, progress: ProgressSink) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def transformer(
+        self, inputs: ModulationInputs, progress: ProgressSink
+    ) -> AbstractContextManager[Select]:
+        return nullcontext(_nothing_to_select)
+
+    def vae(self, progress: ProgressSink) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def close(self) -> None:
+        """They go with the pipeline."""
+
+
+class Memory(Protocol):
+    """A device's memory, shared with others or not."""
+
+    device: torch.device
+
+    def budget(self) -> int:
+        """Bytes that our parts and their work may take together."""
+
+    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+        """Brings these parts onto the device together, with `work` bytes left to work in."""
+
+    def unload(self, part: Part) -> None:
+        """Takes a part off the device."""
+
+    def recover(self) -> None:
+        """After an allocation failed: let go of all that is held for later."""
+
+
+class FluxPlacement:
+    """Fits a FLUX pipeline to a card: see plans.
+
+    Attributes:
+        plan: the last run's.
+    """
+
+    def __init__(self, parts: FluxParts, memory: Memory, precision: str) -> None:
+        """`precision`: see LocalSpec."""
+        self._parts, self._memory, self._precision = parts, memory, precision
+        self._limit: int | None = None  # learned from a card that had less than it said
+        self.plan: Plan | None = None
+        parts.transformer.on_unload = parts.table.clear
+
+    def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
+        """Chooses the plan for a picture of this size.
+
+        Raises:
+            LocalBackendError: even the smallest plan does not fit.
+        """
+        height, width = request.image.shape[1:3]
+        self._sizes = work_sizes(self._parts, request)
+        budget = self._memory.budget()
+        if self._limit is not None:
+            budget = min(budget, self._limit)
+        tile = height * width > TILE_ABOVE
+        plan = choose_plan(self._sizes, budget, self._precision, tile)
+        if plan is None:
+            raise LocalBackendError(
+                f"A picture of {width}x{height} does not fit this card: {budget / GB:.1f} GB are "
+                "free for it. Close other programs that use the card, choose a smaller target on "
+                "OneReward Canvas, or use OneReward Fal Backend."
+            )
+        self.plan = plan
+        text = f"{budget / GB:.0f} GB free: {plan.words(self._sizes, self._parts.stored)}"
+        logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
+        progress.status(text)
+
+    def step_down(self, progress: ProgressSink) -> None:
+        """After an allocation failed: the next plan takes less than the last one did, or `arrange`
+        says that there is none.
+        """
+        self._limit = int(self._plan().peak * _STEP_DOWN)
+        self.close()
+        self._memory.recover()
+        progress.status("The card's memory ran out; trying with less.")
+
+    def close(self) -> None:
+        parts = self._parts
+        for part in (parts.transformer, parts.t5, parts.clip, parts.vae):
+            self._memory.unload(part)
+
+    @contextmanager
+    def text_encoders(self, progress: ProgressSink) -> Iterator[None]:
+        plan, parts = self._plan(), self._parts
+        with _checked(progress, parts.clip, parts.t5):
+            wanted = [(parts.clip, Fit()), (parts.t5, plan.t5)]
+            self._memory.load(wanted, self._sizes.encoding)
+            yield
+        if not plan.keep_text:
+            self._memory.unload(parts.t5)
+            self._memory.unload(parts.clip)
+
+    @contextmanager
+    def transformer(self, inputs: ModulationInputs, progress: ProgressSink) -> Iterator[Select]:
+        plan, parts = self._plan(), self._parts
+        part = parts.transformer
+        with _checked(progress, part):
+            self._memory.load([(part, plan.transformer)], self._sizes.denoising)
+            parts.table.prepare(inputs, part.layer, progress.check_interrupted)
+            watch = _StepWatch(self._memory.device, progress)
+            part.check = watch.before_block
+
+            def select(step: int) -> None:
+                watch.before_step()
+                parts.table.select(step)
+
+            yield select
+
+    @contextmanager
+    def vae(self, progress: ProgressSink) -> Iterator[None]:
+        plan, parts = self._plan(), self._parts
+        work = self._sizes.tiled_decoding if plan.tile else self._sizes.decoding
+        with _checked(progress, parts.vae):
+            self._memory.load([(parts.vae, Fit())], work)
+            with _tiles(parts.vae.module, plan.tile):
+                yield
+
+    def _plan(self) -> Plan:
+        assert self.plan is not None, "arrange comes first"
+        return self.plan
+
+
+class _StepWatch:
+    """Lets a long step be cancelled between two blocks. A device runs behind the program that
+    fills its queue; so in a long step it is waited for now and then.
+    """
+
+    def __init__(self, device: torch.device, progress: ProgressSink) -> None:
+        self._device, self._progress = device, progress
+        self._started: float | None = None
+        self._slow = False
+        self._blocks = 0
+
+    def before_step(self) -> None:
+        now = monotonic()
+        self._slow = self._started is not None and now - self._started > _SLOW
+        self._started = now
+
+    def before_block(self) -> None:
+        self._blocks += 1
+        if self._slow and self._device.type != "cpu" and self._blocks % _BLOCKS_AHEAD == 0:
+            torch.accelerator.synchronize(self._device)
+        self._progress.check_interrupted()
+
+
+@contextmanager
+def _checked(progress: ProgressSink, *parts: Part) -> Iterator[None]:
+    """The parts ask for an interruption while they load and run inside."""
+    before = [part.check for part in parts]
+    for part in parts:
+        part.check = progress.check_interrupted
+    try:
+        yield
+    finally:
+        for part, check in zip(parts, before, strict=True):
+            part.check = check
+
+
+@contextmanager
+def _tiles(vae: AutoencoderKL, tile: bool) -> Iterator[None]:
+    """The VAE works in tiles of 512 pixels inside; its own settings are put back."""
+    names = ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")
+    before = {name: getattr(vae, name) for name in names}
+    if tile:
+        vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = True, 512, 64
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(vae, name, value)
+
+
+def _nothing_to_select(step: int) -> None:
+    """The blocks have their modulation's weights."""
