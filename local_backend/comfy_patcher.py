@@ -31,7 +31,7 @@ class PartPatcher(ModelPatcher):
         self.wanted = Fit()
 
     def model_size(self) -> int:
-        return self.part.sizes(self.wanted.fp8).held(self.wanted)
+        return self.part.needs(self.wanted)
 
     def loaded_size(self) -> int:
         return self.part.device_bytes

@@ -66,7 +66,7 @@ def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
     )
     _check_widths(transformer, t5, clip, vae)
     names = modulation_names(transformer.module)
-    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names)
+    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
     notes: tuple[str, ...] = ()
     if files.lora is not None:
         lora = open_lora(files.lora, transformer.module)

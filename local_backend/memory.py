@@ -37,7 +37,7 @@ class OwnMemory:
     def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
         for part, fit in parts:
             part.load(self.device, fit)
-        self._parts = [part for part in {*self._parts, *(p for p, _ in parts)} if part.fit]
+        self._parts = [p for p in self._parts if p.fit and p not in dict(parts)] + [*dict(parts)]
 
     def unload(self, part: Part) -> None:
         part.unload()

@@ -19,7 +19,7 @@ from .checkpoints.lora import Lora, LowRank
 from .checkpoints.models import ModelFile
 from .checkpoints.stored import Stored, to_fp8
 from .linear import StoredLinear, low_rank, scaled, store_linears
-from .streaming import BlockStreamer, Contents, PackedBlock, Slot, pack
+from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 
 # Of the machine's memory: what is page-locked is taken from everybody else.
 _MOST_PINNED = 0.45
@@ -64,9 +64,9 @@ class PartSizes:
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Where a weight of the file belongs: several slots if modules share it."""
+    """Where a weight of the file belongs, and its scale, if it may have one."""
 
-    slots: tuple[Slot, ...]
+    slot: Slot
     block: int | None
     linear: StoredLinear | None = None
     scale: Slot | None = None
@@ -93,6 +93,7 @@ class Part:
         block_lists: Sequence[str] = (),
         keep_stored: bool = True,
         left_out: Collection[str] = (),
+        run_often: bool = False,
     ) -> None:
         """Takes over the file's module.
 
@@ -100,8 +101,9 @@ class Part:
             block_lists: the names of its lists of blocks, in the order in which they run.
             keep_stored: linear layers unpack their weights as they run; else all becomes `dtype`.
             left_out: layers that are not filled; `layer` gives them.
+            run_often: a streamed block is worth a place in page-locked memory.
         """
-        self.module, self.dtype = file.module, dtype
+        self.module, self.dtype, self._run_often = file.module, dtype, run_often
         self._weights = file.weights
         owners = _owners(self.module)
         if keep_stored:
@@ -148,6 +150,10 @@ class Part:
         left_out = sum(self._weights.sizes[name].nbytes for name in self._left_out)
         return PartSizes(rest=rest, blocks=tuple(blocks), left_out=left_out)
 
+    def needs(self, fit: Fit) -> int:
+        """Bytes that it takes on a device in this fit."""
+        return self.sizes(fit.fp8).held(fit)
+
     @torch.inference_mode(False)
     @torch.no_grad()
     def load(self, device: torch.device, fit: Fit) -> None:
@@ -170,8 +176,9 @@ class Part:
         if self.streamer is not None:
             self.streamer.close()
         for place in self._places.values():
-            for slot in (*place.slots, *([place.scale] if place.scale else [])):
-                slot.empty()
+            place.slot.empty()
+            if place.scale is not None:
+                place.scale.empty()
         for name in self._lora:
             linear = self._lora_layer(name)
             if linear is not None:
@@ -198,9 +205,8 @@ class Part:
         block = self._block_of(path)
         linear = self.module.get_submodule(path)
         if isinstance(linear, StoredLinear) and leaf == "weight":
-            return _Place((Slot(linear, "data"),), block, linear, Slot(linear, "scale"))
-        slots = tuple(Slot(self.module.get_submodule(path), leaf) for path, leaf in owners)
-        return _Place(slots, block)
+            return _Place(Slot((linear, "data")), block, linear, Slot((linear, "scale")))
+        return _Place(Slot(*((self.module.get_submodule(p), name) for p, name in owners)), block)
 
     def _block_of(self, path: str) -> int | None:
         for number, (name, _) in enumerate(self._blocks):
@@ -224,35 +230,39 @@ class Part:
             self.check()
             self._put_all(self._content(name, device, fit), device)
         pin = self._may_pin(device, fit)
-        packed: list[PackedBlock] = []
+        streamed: list[StreamedBlock] = []
         for number in range(len(self._blocks)):
             self.check()
             contents = [c for n in self._names_in[number] for c in self._content(n, device, fit)]
             if number in fit.streamed:
-                packed.append(pack(contents, pin))
+                in_file = not pin and not fit.fp8
+                streamed.append(lay_out(contents) if in_file else pack(contents, pin))
             else:
                 self._put_all(contents, device)
         self._put_lora(device)
         if fit.keep:
             self._kept = {n: _moved(self._weights.read(n), device) for n in self._left_out}
             self.device_bytes += sum(stored.data.nbytes for stored in self._kept.values())
-        if packed:
+        if streamed:
             blocks = [self._blocks[number][1] for number in sorted(fit.streamed)]
-            self.streamer = BlockStreamer(blocks, packed, device)
+            self.streamer = BlockStreamer(blocks, streamed, device)
             self.device_bytes += self.streamer.device_bytes
 
     def _may_pin(self, device: torch.device, fit: Fit) -> bool:
         sizes = self.sizes(fit.fp8).blocks
         size = sum(sizes[number] for number in fit.streamed)
-        return device.type == "cuda" and size <= _MOST_PINNED * psutil.virtual_memory().total
+        return (
+            self._run_often
+            and device.type == "cuda"
+            and size <= _MOST_PINNED * psutil.virtual_memory().total
+        )
 
     def _content(self, name: str, device: torch.device, fit: Fit) -> list[tuple[Slot, Tensor]]:
         """What goes into a weight's slots; on the device only if it is converted there."""
         stored, place = self._weights.read(name), self._places[name]
         linear = place.linear
         if linear is None:
-            tensor = stored.dense(self.dtype)
-            return [(slot, tensor) for slot in place.slots]
+            return [(place.slot, stored.dense(self.dtype))]
         if fit.fp8 and place.block is not None and not stored.quantized:
             stored = to_fp8(stored.data.to(device))
         linear.gguf_type = stored.gguf_type
@@ -260,7 +270,7 @@ class Part:
         # Never larger than in its file: a wider dtype to compute in is made as the layer runs.
         if not stored.quantized and data.dtype.itemsize >= self.dtype.itemsize:
             data = data if data.dtype == self.dtype else data.to(device).to(self.dtype)
-        content = [(place.slots[0], data)]
+        content = [(place.slot, data)]
         if stored.scale is not None and place.scale is not None:
             content.append((place.scale, stored.scale))
         return content

@@ -125,6 +125,9 @@ class FluxPlacement:
                 "OneReward Canvas, or use OneReward Fal Backend."
             )
         self.plan = plan
+        for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
+            if part.fit not in (None, fit):
+                self._memory.unload(part)
         text = f"{budget / GB:.0f} GB free: {plan.words(self._sizes, self._parts.stored)}"
         logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
         progress.status(text)
@@ -150,7 +153,7 @@ class FluxPlacement:
             wanted = [(parts.clip, Fit()), (parts.t5, plan.t5)]
             self._memory.load(wanted, self._sizes.encoding)
             yield
-        if not plan.keep_text:
+        if plan.t5.streamed:
             self._memory.unload(parts.t5)
             self._memory.unload(parts.clip)
 

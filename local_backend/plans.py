@@ -35,30 +35,27 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What lies on the card, and when.
+    """What lies on the card.
 
     Attributes:
-        transformer, t5: how they lie there.
-        keep_text: T5 stays after it has encoded.
+        transformer: how it lies there, from its first use on.
+        t5: resident, or streamed when there is a new prompt, and let go of after.
         tile: the VAE works in tiles.
         peak: bytes, by our arithmetic.
     """
 
     transformer: Fit
     t5: Fit
-    keep_text: bool
     tile: bool
     peak: int
 
     def words(self, sizes: Sizes, stored: str) -> str:
         """Such as "bf16 resident, T5 on demand". `stored`: the file's precision in words."""
-        blocks = sizes.transformer[False].blocks
+        blocks = len(sizes.transformer[False].blocks)
         weights = "fp8" if self.transformer.fp8 else stored
         streamed = len(self.transformer.streamed)
-        place = f"{streamed} of {len(blocks)} blocks streamed" if streamed else "resident"
-        text = "T5 resident" if self.keep_text else "T5 on demand"
-        if self.t5.streamed:
-            text = "T5 streamed"
+        place = f"{streamed} of {blocks} blocks streamed" if streamed else "resident"
+        text = "T5 on demand" if self.t5.streamed else "T5 resident"
         return f"{weights} {place}, {text}" + (", VAE in tiles" if self.tile else "")
 
 
@@ -75,45 +72,37 @@ def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan |
 
 def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Plan]:
     """Plans from fast and large to slow and small; the streamed ones are cut to the budget."""
-    first = precision == "fp8"
-    yield _plan(sizes, Fit(fp8=first, keep=True), budget, tile, keep_text=True)
-    for fp8 in (False, True):
-        if fp8 in _allowed(precision):
-            yield _plan(sizes, Fit(fp8=fp8), budget, tile, keep_text=True)
-            yield _plan(sizes, Fit(fp8=fp8), budget, tile)
-            yield _plan(sizes, Fit(fp8=fp8), budget, True)
-    fp8 = _allowed(precision)[-1]
+    first, *others = _allowed(precision)
+    t5 = Fit(streamed=frozenset(range(len(sizes.t5.blocks))))
+    yield _plan(sizes, Fit(fp8=first, keep=True), Fit(), tile)
+    for fp8 in (first, *others):
+        yield _plan(sizes, Fit(fp8=fp8), Fit(), tile)
+        yield _plan(sizes, Fit(fp8=fp8), t5, tile)
+        yield _plan(sizes, Fit(fp8=fp8), t5, True)
+    fp8 = others[-1] if others else first
     for tiled in (tile, True):
-        fit = Fit(fp8=fp8, streamed=_streamed(sizes, fp8, budget, tiled))
-        yield _plan(sizes, fit, budget, tiled)
+        room = budget - _beside(sizes, t5, tiled)
+        streamed = fewest_streamed(sizes.transformer[fp8], room)
+        yield _plan(sizes, Fit(fp8=fp8, streamed=streamed), t5, tiled)
 
 
 def _allowed(precision: str) -> tuple[bool, ...]:
     return {"auto": (False, True), "file": (False,), "fp8": (True,)}[precision]
 
 
-def _plan(sizes: Sizes, transformer: Fit, budget: int, tile: bool, keep_text: bool = False) -> Plan:
-    t5 = Fit(streamed=_t5_streamed(sizes, budget))
+def _plan(sizes: Sizes, transformer: Fit, t5: Fit, tile: bool) -> Plan:
+    held = sizes.transformer[transformer.fp8].held(transformer)
+    peak = held + _beside(sizes, t5, tile)
+    return Plan(transformer=transformer, t5=t5, tile=tile, peak=peak)
+
+
+def _beside(sizes: Sizes, t5: Fit, tile: bool) -> int:
+    """What the transformer shares the card with, at most."""
     text = sizes.clip.held(Fit()) + sizes.t5.held(t5)
-    held = sizes.transformer[transformer.fp8].held(transformer) + sizes.table
-    held += text if keep_text else 0
-    vae = sizes.vae.held(Fit()) + (sizes.tiled_decoding if tile else sizes.decoding)
-    peak = max(text + sizes.encoding, held + sizes.denoising, held + vae)
-    return Plan(transformer=transformer, t5=t5, keep_text=keep_text, tile=tile, peak=peak)
-
-
-def _streamed(sizes: Sizes, fp8: bool, budget: int, tile: bool) -> frozenset[int]:
-    """The fewest blocks to stream, so that the rest fits."""
-    vae = sizes.vae.held(Fit()) + (sizes.tiled_decoding if tile else sizes.decoding)
-    room = budget - sizes.table - max(sizes.denoising, vae)
-    return fewest_streamed(sizes.transformer[fp8], room)
-
-
-def _t5_streamed(sizes: Sizes, budget: int) -> frozenset[int]:
-    room = budget - sizes.clip.held(Fit()) - sizes.encoding
-    if sizes.t5.held(Fit()) <= room:
-        return frozenset()
-    return fewest_streamed(sizes.t5, room)
+    painting = max(sizes.denoising, sizes.tiled_decoding if tile else sizes.decoding)
+    if t5.streamed:
+        return sizes.vae.held(Fit()) + sizes.table + max(text + sizes.encoding, painting)
+    return sizes.vae.held(Fit()) + sizes.table + text + max(sizes.encoding, painting)
 
 
 def fewest_streamed(sizes: PartSizes, room: int) -> frozenset[int]:

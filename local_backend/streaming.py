@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+Pairs = Sequence[tuple[Tensor, Tensor]]  # a place on the device, and what is copied to it
 
 _ALIGNMENT = 256  # bytes; what a device's kernels like, and every dtype's size divides
 
@@ -16,8 +18,8 @@ _ALIGNMENT = 256  # bytes; what a device's kernels like, and every dtype's size 
 class Lane(Protocol):
     """The order of copies and computation on a device. An event is a point in either."""
 
-    def copy(self, target: Tensor, source: Tensor, after: Any | None) -> Any:
-        """Starts a copy that waits for `after`; returns the event of its end."""
+    def copy(self, pairs: Pairs, after: Any | None) -> Any:
+        """Starts copies that wait for `after`; returns the event of their end."""
 
     def wait(self, event: Any) -> None:
         """Lets the computation go on only when the event has come."""
@@ -29,8 +31,9 @@ class Lane(Protocol):
 class DirectLane:
     """A device without streams: everything is done when it is asked for."""
 
-    def copy(self, target: Tensor, source: Tensor, after: None) -> None:
-        target.copy_(source)
+    def copy(self, pairs: Pairs, after: None) -> None:
+        for target, source in pairs:
+            target.copy_(source)
 
     def wait(self, event: None) -> None:
         pass
@@ -46,11 +49,12 @@ class StreamLane:
         self._device, self._module = device, torch.get_device_module(device)
         self._copies = self._module.Stream(device)
 
-    def copy(self, target: Tensor, source: Tensor, after: Any | None) -> Any:
+    def copy(self, pairs: Pairs, after: Any | None) -> Any:
         with self._module.stream(self._copies):
             if after is not None:
                 self._copies.wait_event(after)
-            target.copy_(source, non_blocking=True)
+            for target, source in pairs:
+                target.copy_(source, non_blocking=True)
             return self._copies.record_event()
 
     def wait(self, event: Any) -> None:
@@ -65,62 +69,80 @@ def lane_for(device: torch.device) -> Lane:
 
 
 class Slot:
-    """A place in a module that holds a tensor: one of its buffers, or a parameter."""
+    """A place that holds a tensor: a module's buffer or parameter, or those of several modules that
+    share it.
+    """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self._module, self._name = module, name
+    def __init__(self, *owners: tuple[nn.Module, str]) -> None:
+        self._owners = owners
+        module, name = owners[0]
         self._empty = module._parameters.get(name)
 
     def put(self, tensor: Tensor) -> None:
         if self._empty is None:
-            self._module._buffers[self._name] = tensor
+            self._set("_buffers", tensor)
         else:
-            self._module._parameters[self._name] = nn.Parameter(tensor, requires_grad=False)
+            self._set("_parameters", nn.Parameter(tensor, requires_grad=False))
 
     def empty(self) -> None:
         """Back to what was there at first: no buffer, or a parameter without data."""
-        if self._empty is None:
-            self._module._buffers[self._name] = None
-        else:
-            self._module._parameters[self._name] = self._empty
+        self._set("_buffers" if self._empty is None else "_parameters", self._empty)
+
+    def _set(self, kind: str, value: Tensor | None) -> None:
+        for module, name in self._owners:
+            getattr(module, kind)[name] = value
 
 
 Contents = Sequence[tuple[Slot, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class PackedBlock:
-    """A block's tensors behind one another in the machine's memory, and where they belong.
+class StreamedBlock:
+    """A block's tensors on the host, and where they belong.
 
     Attributes:
-        host: uint8 [bytes].
-        layout: for each tensor its slot, place, dtype and shape.
+        size: bytes that they take in a buffer.
+        sources: the tensors, or all of them as one, uint8.
+        layout: for each tensor its slot, its place in a buffer, its dtype and shape.
     """
 
-    host: Tensor
+    size: int
+    sources: tuple[Tensor, ...]
     layout: tuple[tuple[Slot, slice, torch.dtype, torch.Size], ...]
 
-    def look_into(self, buffer: Tensor) -> None:
-        """Makes the slots views of a buffer that is as large as `host`, or larger."""
-        for slot, place, dtype, shape in self.layout:
-            slot.put(buffer[place].view(dtype).view(shape))
+    def look_into(self, buffer: Tensor) -> Pairs:
+        """Makes the slots views of a buffer; returns what has to be copied to fill it."""
+        views = [buffer[place].view(dtype).view(shape) for _, place, dtype, shape in self.layout]
+        for (slot, *_), view in zip(self.layout, views, strict=True):
+            slot.put(view)
+        if len(self.sources) == len(views):
+            return list(zip(views, self.sources, strict=True))
+        return [(buffer[: self.size], self.sources[0])]
 
 
-def pack(contents: Contents, pin: bool = False) -> PackedBlock:
-    """One block, from tensors on any device.
-
-    Args:
-        pin: into page-locked memory, from where copies run beside the computation.
+def lay_out(contents: Contents) -> StreamedBlock:
+    """A block that is streamed from where its tensors lie, such as a file that is mapped into
+    memory: slow, and takes nothing.
     """
     layout, end = [], 0
     for slot, tensor in contents:
-        place = slice(end, end + tensor.nbytes)
-        layout.append((slot, place, tensor.dtype, tensor.shape))
+        layout.append((slot, slice(end, end + tensor.nbytes), tensor.dtype, tensor.shape))
         end += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    host = torch.empty(end, dtype=torch.uint8, pin_memory=pin)
-    for (_, place, _, _), (_, tensor) in zip(layout, contents, strict=True):
+    return StreamedBlock(end, tuple(tensor for _, tensor in contents), tuple(layout))
+
+
+def pack(contents: Contents, pin: bool = False) -> StreamedBlock:
+    """A block that is streamed from one piece of the machine's memory.
+
+    Args:
+        contents: on any device.
+        pin: into page-locked memory, from where copies run beside the computation.
+    """
+    block = lay_out(contents)
+    host = torch.empty(block.size, dtype=torch.uint8, pin_memory=pin)
+    for (_, place, _, _), tensor in zip(block.layout, block.sources, strict=True):
         host[place].copy_(tensor.contiguous().reshape(-1).view(torch.uint8))
-    return PackedBlock(host, tuple(layout))
+    return replace(block, sources=(host,))
 
 
 class BlockStreamer:
@@ -135,22 +157,23 @@ class BlockStreamer:
     def __init__(
         self,
         blocks: Sequence[nn.Module],
-        packed: Sequence[PackedBlock],
+        contents: Sequence[StreamedBlock],
         device: torch.device,
         lane: Lane | None = None,
     ) -> None:
         """Takes over the blocks, given in the order in which they run."""
         self._lane = lane or lane_for(device)
-        self._host = [block.host for block in packed]
-        size = max(host.numel() for host in self._host)
+        size = max(block.size for block in contents)
         self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
+        self._pairs = [
+            block.look_into(self._buffers[index % 2]) for index, block in enumerate(contents)
+        ]
         self._free: list[Any] = [None, None]  # when the buffer's last block was done
         self._coming: dict[int, Any] = {}  # blocks that were copied, or are on their way
         self.copies = 0
         self.device_bytes = 2 * size
         self._hooks = []
-        for index, (block, contents) in enumerate(zip(blocks, packed, strict=True)):
-            contents.look_into(self._buffers[index % 2])
+        for index, block in enumerate(blocks):
             self._hooks += [
                 block.register_forward_pre_hook(partial(self._before, index)),
                 block.register_forward_hook(partial(self._after, index)),
@@ -160,25 +183,23 @@ class BlockStreamer:
         """Lets go of the blocks and of both copies of their weights."""
         for hook in self._hooks:
             hook.remove()
-        self._host, self._buffers, self._coming = [], [], {}
+        self._pairs, self._buffers, self._coming = [], [], {}
 
     def _before(self, index: int, *_: object) -> None:
         if index not in self._coming:  # the first run, or one after a run that was broken off
             self._coming.clear()
             self._fetch(index)
         self._lane.wait(self._coming.pop(index))
-        following = (index + 1) % len(self._host)
+        following = (index + 1) % len(self._pairs)
         if following % 2 != index % 2:
             self._fetch(following)
 
     def _after(self, index: int, *_: object) -> None:
         self._free[index % 2] = self._lane.mark()
-        following = (index + 1) % len(self._host)
+        following = (index + 1) % len(self._pairs)
         if following % 2 == index % 2:  # an odd number of blocks: the last and the first share one
             self._fetch(following)
 
     def _fetch(self, index: int) -> None:
-        host = self._host[index]
-        target = self._buffers[index % 2][: host.numel()]
-        self._coming[index] = self._lane.copy(target, host, self._free[index % 2])
+        self._coming[index] = self._lane.copy(self._pairs[index], self._free[index % 2])
         self.copies += 1

@@ -15,6 +15,7 @@ TENSORS = {"torch", "numpy", "PIL", "scipy"}
 COMFY = {"comfy", "comfy_api", "server", "folder_paths"}
 PURE = {"nodes.contracts", "nodes.errors"}
 FRONT = PURE | {"nodes.canvas", "nodes.editing", "nodes.backends", "nodes.recipes"}
+LIGHT = {"torch", "numpy", "safetensors", "local_backend.checkpoints"} | PURE
 NODE = {"comfy_api", "nodes.sockets", "nodes.user_folder"} | FRONT
 
 # Module or room -> what it may import besides the standard library. The first match counts.
@@ -53,13 +54,21 @@ RULES: dict[str, set[str]] = {
     "local_backend.cli": FRONT | {"nodes.conversions", "local_backend"},
     "local_backend.demo": TENSORS | FRONT | {"nodes.conversions"},
     "local_backend.terminal": {"tqdm"},
-    "local_backend.memory": TENSORS | {"diffusers", "comfy", "local_backend"} | PURE,
+    # Headers are read for the nodes' menus, so looking at a file loads no model library.
+    "local_backend.checkpoints.files": LIGHT,
+    "local_backend.checkpoints.families": LIGHT,
+    "local_backend.checkpoints.tensors": LIGHT,
+    "local_backend.checkpoints.safetensors_files": LIGHT,
+    "local_backend.checkpoints.gguf_files": LIGHT | {"gguf"},
+    "local_backend.checkpoints.sidecars": LIGHT,
+    "local_backend.comfy_patcher": TENSORS | {"comfy", "local_backend"},
+    "local_backend.comfy_model": TENSORS | {"comfy", "local_backend"} | PURE,
     # Scripts that are run by hand to make the model again; no other room imports them.
     "local_backend.preview_model.training": TENSORS
     | {"diffusers", "transformers", "tokenizers", "safetensors", "regex"}
     | {"local_backend.preview_model.training"},
-    "local_backend": TENSORS | {"diffusers", "transformers", "safetensors"} | PURE
-    | {"local_backend"},
+    "local_backend": TENSORS | PURE | {"local_backend"}
+    | {"diffusers", "transformers", "safetensors", "accelerate", "gguf", "psutil"},
 }  # fmt: skip
 
 

@@ -10,8 +10,10 @@ import torch
 from onereward_pack.local_backend.streaming import (
     BlockStreamer,
     DirectLane,
+    Pairs,
     Slot,
     lane_for,
+    lay_out,
     pack,
 )
 from torch import Tensor, nn
@@ -43,9 +45,9 @@ class LateLane:
         self.pending: list[tuple[int, Tensor, Tensor]] = []
         self.count = 0
 
-    def copy(self, target: Tensor, source: Tensor, after: Any) -> int:
+    def copy(self, pairs: Pairs, after: Any) -> int:
         self.count += 1
-        self.pending.append((self.count, target, source))
+        self.pending += [(self.count, target, source) for target, source in pairs]
         return self.count
 
     def wait(self, event: int) -> None:
@@ -66,10 +68,10 @@ class EarlyLane(DirectLane):
         self.marks = 0
         self.used_until: dict[int, int] = {}
 
-    def copy(self, target: Tensor, source: Tensor, after: int | None) -> int:
-        buffer = target.untyped_storage().data_ptr()
+    def copy(self, pairs: Pairs, after: int | None) -> int:
+        buffer = pairs[0][0].untyped_storage().data_ptr()
         assert self.used_until.get(buffer, 0) <= (after or 0), "overwritten while it was read"
-        target.copy_(source)
+        super().copy(pairs, None)
         return buffer
 
     def wait(self, event: int) -> None:
@@ -84,12 +86,12 @@ def make_blocks(count: int) -> list[Block]:
     return [Block(number) for number in range(count)]
 
 
-def stream(blocks: list[Block], lane: Any = None) -> BlockStreamer:
-    packed = [
-        pack([(Slot(block, "weight"), block.weight), (Slot(block, "shift"), block.shift)])
+def stream(blocks: list[Block], lane: Any = None, prepare: Any = pack) -> BlockStreamer:
+    contents = [
+        prepare([(Slot((block, "weight")), block.weight), (Slot((block, "shift")), block.shift)])
         for block in blocks
     ]
-    return BlockStreamer(blocks, packed, CPU, lane)
+    return BlockStreamer(blocks, contents, CPU, lane)
 
 
 def run(blocks: list[Block], states: Tensor) -> Tensor:
@@ -103,14 +105,17 @@ def lane(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield request.param()
 
 
+@pytest.mark.parametrize("prepare", [pack, lay_out])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_streamed_blocks_equal_resident_ones_over_several_sweeps(count: int, lane: Any) -> None:
+def test_streamed_blocks_equal_resident_ones_over_several_sweeps(
+    count: int, prepare: Any, lane: Any
+) -> None:
     states = torch.randn(2, WIDTH, dtype=torch.float64)
     expected = [states]
     for _ in range(3):
         expected.append(run(make_blocks(count), expected[-1]))
     blocks = make_blocks(count)
-    stream(blocks, lane)
+    stream(blocks, lane, prepare)
     for before, after in zip(expected, expected[1:], strict=False):
         assert torch.equal(run(blocks, before), after)
 
@@ -167,12 +172,18 @@ def test_closing_lets_go_of_the_blocks() -> None:
 def test_a_slot_goes_back_to_what_it_was() -> None:
     block = Block(1)
     first = block.weight
-    for slot in (weight := Slot(block, "weight"), shift := Slot(block, "shift")):
+    for slot in (weight := Slot((block, "weight")), shift := Slot((block, "shift"))):
         slot.put(torch.zeros(2))
     assert block.weight.shape == block.shift.shape == (2,)
     weight.empty(), shift.empty()
     assert block.weight is first
     assert block.shift is None
+
+
+def test_modules_that_share_a_tensor_share_a_slot() -> None:
+    one, other = Block(1), Block(2)
+    Slot((one, "weight"), (other, "weight")).put(torch.zeros(2))
+    assert one.weight is other.weight
 
 
 def test_a_device_without_streams_copies_at_once() -> None:
@@ -197,7 +208,7 @@ def test_the_late_lane_sees_a_missing_wait(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_early_lane_sees_a_buffer_that_is_overwritten() -> None:
     lane = EarlyLane()
     buffer, source = torch.zeros(4), torch.ones(4)
-    lane.wait(lane.copy(buffer, source, None))
+    lane.wait(lane.copy([(buffer, source)], None))
     with pytest.raises(AssertionError, match="overwritten"):
-        lane.copy(buffer, source, None)
-    lane.copy(buffer, source, lane.mark())
+        lane.copy([(buffer, source)], None)
+    lane.copy([(buffer, source)], lane.mark())

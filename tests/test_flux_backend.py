@@ -1,0 +1,369 @@
+"""The user's own FLUX.1-Fill from files to picture: plans, memory, state and call counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes.backend import Interrupted, RecordingProgress
+from fakes.layouts import write_clip, write_pipeline, write_t5, write_transformer, write_vae
+from fakes.tiny import make_request
+from fakes.tiny_flux import flux_components, tiny_flux_fill
+from onereward_pack.local_backend import backend as backend_module
+from onereward_pack.local_backend import memory
+from onereward_pack.local_backend.backend import LocalBackend
+from onereward_pack.local_backend.memory import OwnMemory
+from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.local_backend.parts import Fit, Part
+from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.placement import FluxPlacement
+from onereward_pack.nodes.contracts import Backend, EditRequest
+from onereward_pack.nodes.errors import (
+    CheckpointError,
+    InputError,
+    LocalBackendError,
+    ModelNotFoundError,
+)
+from torch import Tensor
+
+CPU = torch.device("cpu")
+WIDTH = 256  # so that the transformer is larger than the vocabularies
+
+
+class Card(OwnMemory):
+    """A device of a given size. `lie`: it says that it has that much more."""
+
+    def __init__(self, size: int = 10**12, lie: int = 0) -> None:
+        super().__init__(CPU)
+        self.size, self.lie, self.peak, self.recovered = size, lie, 0, 0
+
+    def budget(self) -> int:
+        return self.size + self.lie
+
+    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+        super().load(parts, work)
+        held = sum(part.device_bytes for part in self._parts) + work
+        self.peak = max(self.peak, held)
+        if held > self.size:
+            raise torch.OutOfMemoryError("the card is full")
+
+    def recover(self) -> None:
+        self.recovered += 1
+
+
+@dataclass
+class Machine:
+    """A backend on a card."""
+
+    backend: LocalBackend
+    card: Card
+
+    def paint(self, request: EditRequest, progress: RecordingProgress | None = None) -> Tensor:
+        return self.backend.run(request, progress or RecordingProgress()).images
+
+    @property
+    def placement(self) -> FluxPlacement:
+        pipeline = memory.OWNER._pipeline
+        assert pipeline is not None
+        assert isinstance(pipeline.placement, FluxPlacement)
+        return pipeline.placement
+
+    def part(self, name: str) -> Part:
+        return getattr(self.placement._parts, name)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    folder = tmp_path_factory.mktemp("models")
+    flux = tiny_flux_fill(width=WIDTH)
+    return ModelFiles(
+        transformer=write_transformer(folder, flux.transformer, "bfl", "float32").path,
+        text_encoder=write_clip(folder, flux.text_encoder, "float32").path,
+        text_encoder_2=write_t5(folder, flux.text_encoder_2, "float32").path,
+        vae=write_vae(folder, flux.vae).path,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> OneRewardPipeline:
+    """The same models, all resident, with AdaLN's own layers."""
+    return OneRewardPipeline(flux_components(tiny_flux_fill(width=WIDTH)), CPU)
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> Iterator[None]:
+    memory.OWNER.unload()
+    yield
+    memory.OWNER.unload()
+
+
+@pytest.fixture
+def machine(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return make_machine(files, Card(), monkeypatch)
+
+
+def make_machine(files: ModelFiles, card: Card, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(backend_module, "shared_memory", lambda device: card)
+    return Machine(LocalBackend(files), card)
+
+
+def paint(reference: OneRewardPipeline, request: EditRequest) -> Tensor:
+    return reference(request, RecordingProgress()).images
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_images": 2}, {"height": 96, "prompt": "a dog"}])
+def test_it_paints_what_the_resident_models_paint_to_the_bit(
+    machine: Machine, reference: OneRewardPipeline, changes: dict[str, float]
+) -> None:
+    request = make_request(**changes)
+    assert torch.equal(machine.paint(request), paint(reference, request))
+
+
+def test_without_cfg_there_is_one_branch(machine: Machine, reference: OneRewardPipeline) -> None:
+    # a single row is multiplied in an order that depends on where the weights lie in memory
+    request = make_request(true_cfg=1.0)
+    torch.testing.assert_close(machine.paint(request), paint(reference, request), rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_folder_serves_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: OneRewardPipeline
+) -> None:
+    folder = write_pipeline(tmp_path, tiny_flux_fill(width=WIDTH))
+    parts = ("transformer", "text_encoder", "text_encoder_2", "vae")
+    machine = make_machine(ModelFiles(**{p: folder / p for p in parts}), Card(), monkeypatch)
+    request = make_request()
+    assert torch.equal(machine.paint(request), paint(reference, request))
+
+
+# bytes, each just enough for the plan of these words
+RESIDENT, ON_DEMAND, STREAMED, FP8 = 68_000_000, 54_000_000, 47_000_000, 40_000_000
+BUDGETS = {
+    "fp32 resident, T5 resident": RESIDENT,
+    "fp32 resident, T5 on demand": ON_DEMAND,
+    "fp8 resident, T5 on demand": FP8,
+    "4 of 4 blocks streamed": STREAMED,
+}
+
+
+@pytest.mark.parametrize(("words", "budget"), BUDGETS.items())
+def test_every_plan_keeps_to_its_peak_and_paints_the_same(
+    files: ModelFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: OneRewardPipeline,
+    words: str,
+    budget: int,
+) -> None:
+    precision = "auto" if "fp8" in words else "file"
+    card = Card(budget)
+    machine = make_machine(replace(files, precision=precision), card, monkeypatch)
+    progress = RecordingProgress()
+    request = make_request()
+    image = machine.paint(request, progress)
+    assert any(words in status for status in progress.texts)
+    plan = machine.placement.plan
+    assert plan is not None
+    assert card.peak <= plan.peak <= budget
+    if "fp8" not in words:
+        assert torch.equal(image, paint(reference, request))
+
+
+def test_a_card_with_less_than_it_said_gets_the_next_smaller_plan(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, reference: OneRewardPipeline
+) -> None:
+    card = Card(STREAMED, lie=60_000_000)
+    machine = make_machine(replace(files, precision="file"), card, monkeypatch)
+    progress = RecordingProgress()
+    request = make_request()
+    assert torch.equal(machine.paint(request, progress), paint(reference, request))
+    assert card.recovered >= 1
+    assert any("ran out" in status for status in progress.texts)
+    tries = card.recovered
+    assert torch.equal(machine.paint(request), paint(reference, request))
+    assert card.recovered == tries, "the next run knows what the card has"
+
+
+def test_a_card_too_small_for_anything_is_told_so(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(files, Card(1_000_000, lie=60_000_000), monkeypatch)
+    with pytest.raises(LocalBackendError, match="64x64 does not fit this card") as failure:
+        machine.paint(make_request())
+    assert "OneReward Fal Backend" in str(failure.value)
+
+
+def test_another_runtime_error_is_no_lack_of_memory(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.paint(make_request())
+    monkeypatch.setattr(machine.placement, "arrange", lambda *_: (_ for _ in ()).throw(
+        RuntimeError("a broken driver")
+    ))  # fmt: skip
+    with pytest.raises(RuntimeError, match="a broken driver"):
+        machine.paint(make_request())
+    assert machine.card.recovered == 0
+
+
+def test_the_same_prompt_again_loads_no_text_encoder(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(files, Card(ON_DEMAND), monkeypatch)
+    machine.paint(make_request())
+    loads = machine.part("t5").loads
+    assert loads == 1
+    machine.paint(make_request(seed=5, num_inference_steps=2))
+    machine.paint(make_request(height=96))
+    assert machine.part("t5").loads == loads
+    machine.paint(make_request(prompt="a dog"))
+    assert machine.part("t5").loads == loads + 1
+    assert machine.part("transformer").loads == 1
+
+
+def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
+        memory.OWNER.unload()
+        machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
+        machine.paint(make_request())
+        assert (machine.part("t5").fit is not None) is kept
+        assert machine.part("transformer").fit is not None
+
+
+def test_a_step_copies_each_streamed_block_once(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(replace(files, precision="file"), Card(STREAMED), monkeypatch)
+    machine.paint(make_request(num_inference_steps=3, num_images=2))
+    streamer = machine.part("transformer").streamer
+    assert streamer is not None
+    assert streamer.copies == 4 * 3 * 2 + 1
+
+
+@pytest.mark.parametrize("size", [10**12, STREAMED])
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_run_after_an_interrupted_one_equals_a_fresh_one(
+    files: ModelFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: OneRewardPipeline,
+    size: int,
+    step: int,
+) -> None:
+    machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
+    with pytest.raises(Interrupted):
+        machine.paint(make_request(), RecordingProgress(cancel_at=step))
+    for request in (make_request(height=96, prompt="a dog"), make_request()):
+        assert torch.equal(machine.paint(request), paint(reference, request))
+
+
+def test_two_models_in_turn_do_not_mix(
+    files: ModelFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: OneRewardPipeline,
+) -> None:
+    other = tiny_flux_fill(seed=3, width=WIDTH)
+    path = write_transformer(tmp_path, other.transformer, "diffusers", "float32").path
+    first = make_machine(files, Card(), monkeypatch)
+    second = Machine(LocalBackend(replace(files, transformer=path)), first.card)
+    request = make_request()
+    expected = paint(reference, request)
+    pictures = [machine.paint(request) for machine in (first, second, first, second)]
+    assert torch.equal(pictures[0], expected) and torch.equal(pictures[2], expected)
+    assert torch.equal(pictures[1], pictures[3])
+    assert not torch.equal(pictures[0], pictures[1])
+    assert len(first.card._parts) <= 8
+
+
+def test_a_file_that_was_written_anew_is_read_anew(
+    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_transformer(tmp_path, tiny_flux_fill(width=WIDTH).transformer).path
+    machine = make_machine(replace(files, transformer=path), Card(), monkeypatch)
+    before = machine.paint(make_request())
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    other = write_transformer(fresh, tiny_flux_fill(seed=3, width=WIDTH).transformer).path
+    os.replace(other, path)
+    assert not torch.equal(machine.paint(make_request()), before)
+
+
+def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
+    machine.paint(make_request())
+    parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
+    assert all(part.device_bytes for part in parts)
+    table = machine.placement._parts.table
+    memory.OWNER.unload()
+    assert [part.device_bytes for part in parts] == [0] * 4
+    assert all(row.rows == [] for row in table._rows.values())
+
+
+def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onereward_pack.local_backend import placement
+
+    monkeypatch.setattr(placement, "TILE_ABOVE", 64 * 64)
+    tiled = []
+    machine.paint(make_request())
+    vae = machine.part("vae").module
+    decode = vae.decode
+    monkeypatch.setattr(
+        vae, "decode", lambda *a, **k: tiled.append(vae.use_tiling) or decode(*a, **k)
+    )
+    machine.paint(make_request())
+    machine.paint(make_request(height=80))
+    assert tiled == [False, True]
+    assert vae.use_tiling is False
+
+
+def test_a_preview_comes_with_every_step(machine: Machine) -> None:
+    progress = RecordingProgress()
+    machine.paint(make_request(), progress)
+    assert [preview.shape for preview in progress.previews] == [(8, 8, 3)] * 3
+    assert all(0 <= p.min() and p.max() <= 1 for p in progress.previews)
+
+
+def test_models_that_do_not_belong_together_are_refused_before_loading(
+    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    settings = T5Config(d_model=96, d_kv=32, d_ff=64, num_layers=1, num_heads=2, vocab_size=32128,
+                        feed_forward_proj="gated-gelu")  # fmt: skip
+    path = write_t5(tmp_path, T5EncoderModel(settings), "float32").path
+    machine = make_machine(replace(files, text_encoder_2=path), Card(), monkeypatch)
+    with pytest.raises(CheckpointError, match="T5 encoder gives 96 channels"):
+        machine.paint(make_request())
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "text_encoder_2", "vae", "lora"])
+def test_a_missing_file_is_named(
+    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    nowhere = tmp_path / "nowhere.safetensors"
+    machine = make_machine(replace(files, **{part: nowhere}), Card(), monkeypatch)
+    with pytest.raises(ModelNotFoundError, match=r"nowhere\.safetensors"):
+        machine.paint(make_request())
+
+
+def test_files_in_each_other_s_places_are_refused_in_one_sentence(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(replace(files, vae=files.text_encoder), Card(), monkeypatch)
+    with pytest.raises(CheckpointError, match="CLIP") as failure:
+        machine.paint(make_request())
+    assert "\n" not in str(failure.value)
+
+
+def test_a_recipe_is_checked_before_any_file_is_opened(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    backend: Backend = LocalBackend(
+        ModelFiles(transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere)
+    )
+    for request in (make_request(num_inference_steps=0), make_request(height=72)):
+        with pytest.raises(InputError):
+            backend.run(request, RecordingProgress())

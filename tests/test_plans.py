@@ -1,0 +1,113 @@
+"""Which plan a card gets: the real model's sizes, and the rules of the ladder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from onereward_pack.local_backend.parts import Fit, PartSizes
+from onereward_pack.local_backend.plans import (
+    GB,
+    Sizes,
+    choose_plan,
+    fewest_streamed,
+    ladder,
+)
+
+# FLUX.1-Fill as it is published: 19 double and 38 single blocks, in bf16 and in fp8
+DOUBLE, SINGLE = 453_000_000, 226_500_000
+BF16 = PartSizes(rest=130_000_000, blocks=(DOUBLE,) * 19 + (SINGLE,) * 38, left_out=6_457_000_000)
+FP8 = replace(BF16, blocks=tuple(size // 2 for size in BF16.blocks))
+SIZES = Sizes(
+    transformer={False: BF16, True: FP8},
+    t5=PartSizes(rest=263_000_000, blocks=(386_000_000,) * 24),
+    clip=PartSizes(rest=246_000_000),
+    vae=PartSizes(rest=168_000_000),
+    denoising=1_100_000_000,
+    encoding=365_000_000,
+    decoding=2_580_000_000,
+    tiled_decoding=670_000_000,
+    table=118_000_000,
+)
+
+
+def card(gib: int) -> int:
+    """What such a card has left beside a desktop and ComfyUI's reserve."""
+    return int(gib * 2**30 * 0.97 - 1.2 * GB)
+
+
+@pytest.mark.parametrize(
+    ("gib", "precision", "words"),
+    [
+        (80, "auto", "bf16 resident, T5 resident"),
+        (32, "auto", "bf16 resident, T5 resident"),
+        (24, "auto", "bf16 resident, T5 on demand"),
+        (24, "file", "bf16 resident, T5 on demand"),
+        (24, "fp8", "fp8 resident, T5 resident"),
+        (16, "auto", "fp8 resident, T5 on demand"),
+        (16, "file", "bf16 20 of 57 blocks streamed, T5 on demand"),
+        (12, "auto", "fp8 resident, T5 on demand, VAE in tiles"),
+        (8, "auto", "fp8 34 of 57 blocks streamed, T5 on demand"),
+        (6, "auto", "fp8 46 of 57 blocks streamed, T5 on demand"),
+    ],
+)
+def test_each_card_gets_its_plan(gib: int, precision: str, words: str) -> None:
+    plan = choose_plan(SIZES, card(gib), precision, tile=False)
+    assert plan is not None
+    assert plan.words(SIZES, "bf16") == words
+    assert plan.peak <= card(gib)
+
+
+def test_the_largest_cards_keep_what_the_table_is_made_from() -> None:
+    plans = [choose_plan(SIZES, card(gib), "auto", tile=False) for gib in (48, 24)]
+    assert [plan is not None and plan.transformer.keep for plan in plans] == [True, False]
+
+
+@pytest.mark.parametrize("precision", ["auto", "file", "fp8"])
+@pytest.mark.parametrize("tile", [False, True])
+def test_less_memory_never_gets_a_larger_plan(precision: str, tile: bool) -> None:
+    peaks = []
+    for budget in range(GB, 40 * GB, GB // 4):
+        plan = choose_plan(SIZES, budget, precision, tile)
+        assert plan is None or plan.peak <= budget
+        peaks.append(0 if plan is None else plan.peak)
+    assert peaks == sorted(peaks)
+    assert peaks[0] == 0 < peaks[20] < peaks[-1]
+
+
+def test_a_file_s_own_precision_is_kept_when_that_was_asked_for() -> None:
+    for budget in range(4 * GB, 40 * GB, GB):
+        assert not any(plan.transformer.fp8 for plan in ladder(SIZES, budget, "file", False))
+        assert all(plan.transformer.fp8 for plan in ladder(SIZES, budget, "fp8", False))
+
+
+def test_a_large_picture_is_always_tiled() -> None:
+    for budget in (80 * GB, 12 * GB):
+        assert all(plan.tile for plan in ladder(SIZES, budget, "auto", True))
+
+
+def test_where_nothing_fits_there_is_no_plan() -> None:
+    assert choose_plan(SIZES, GB, "auto", tile=True) is None
+
+
+def test_streamed_blocks_are_few_even_in_number_and_spread() -> None:
+    streamed = fewest_streamed(BF16, 14 * GB)
+    assert BF16.held(Fit(streamed=streamed)) <= 14 * GB
+    assert len(streamed) % 2 == 0
+    fewer = frozenset(sorted(streamed)[: len(streamed) - 2])
+    assert BF16.held(Fit(streamed=fewer)) > 14 * GB
+    ordered = sorted(streamed)
+    gaps = {after - before for before, after in zip(ordered, ordered[1:], strict=False)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_part_without_room_streams_every_block() -> None:
+    assert fewest_streamed(BF16, 0) == frozenset(range(57))
+
+
+def test_a_streamed_part_holds_two_buffers_of_its_largest_block() -> None:
+    sizes = PartSizes(rest=10, blocks=(4, 6, 3, 8), left_out=100)
+    assert sizes.held(Fit()) == 31
+    assert sizes.held(Fit(keep=True)) == 131
+    assert sizes.held(Fit(streamed=frozenset({0, 1, 2}))) == 10 + 8 + 2 * 6
+    assert sizes.held(Fit(streamed=frozenset({0, 1, 2, 3}))) == 10 + 2 * 8
