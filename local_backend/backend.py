@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,12 +59,12 @@ class PreviewBackend:
 class LocalBackend:
     """A Backend that paints with the user's own FLUX.1-Fill: OneReward, or another."""
 
-    name = "this machine's GPU"
     # the model was trained up to a megapixel; fal's endpoint is given the same
     capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
 
     def __init__(self, files: ModelFiles) -> None:
         self._files = files
+        self.name = f"{files.transformer.stem} on this machine"
 
     def check(self, recipe: EditRecipe) -> None:
         """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
@@ -86,8 +87,9 @@ class LocalBackend:
         with OWNER.pipeline(self._key(), self._build) as pipeline:
             while True:
                 try:
-                    return pipeline(request, progress)
-                except (MemoryError, RuntimeError) as error:
+                    result = pipeline(request, progress)
+                    return replace(result, notes=pipeline.placement.notes)
+                except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
                 # outside the except block: the error's traceback holds the tensors of the run

@@ -16,7 +16,7 @@ from ..nodes.errors import LocalBackendError
 from .flux import FluxParts
 from .modulation import ModulationInputs
 from .parts import Fit, Part
-from .plans import GB, Plan, choose_plan
+from .plans import GB, Plan, choose_plan, steady_plan
 from .work import work_sizes
 
 logger = logging.getLogger("onereward")
@@ -29,7 +29,13 @@ _BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is w
 
 
 class Placement(Protocol):
-    """Has a run's models on the device when they are needed."""
+    """Has a run's models on the device when they are needed.
+
+    Attributes:
+        notes: what the user should know of the last run.
+    """
+
+    notes: tuple[str, ...]
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Called before the first stage of a run."""
@@ -54,6 +60,8 @@ class Placement(Protocol):
 
 class Resident:
     """All models lie on the device already, and stay."""
+
+    notes: tuple[str, ...] = ()
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Nothing to choose."""
@@ -96,6 +104,7 @@ class FluxPlacement:
 
     Attributes:
         plan: the last run's.
+        notes: the plan in words, and what is to be known of the files.
     """
 
     def __init__(self, parts: FluxParts, memory: Memory, precision: str) -> None:
@@ -103,6 +112,7 @@ class FluxPlacement:
         self._parts, self._memory, self._precision = parts, memory, precision
         self._limit: int | None = None  # learned from a card that had less than it said
         self.plan: Plan | None = None
+        self.notes = parts.notes
         parts.transformer.on_unload = parts.table.clear
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
@@ -124,11 +134,14 @@ class FluxPlacement:
                 "free for it. Close other programs that use the card, choose a smaller target on "
                 "OneReward Canvas, or use OneReward Fal Backend."
             )
+        if self.plan is not None:
+            plan = steady_plan(plan, self.plan, self._sizes, budget)
         self.plan = plan
         for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
             if part.fit not in (None, fit):
                 self._memory.unload(part)
         text = f"{budget / GB:.0f} GB free: {plan.words(self._sizes, self._parts.stored)}"
+        self.notes = (text, *self._parts.notes)
         logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
         progress.status(text)
 

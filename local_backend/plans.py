@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from .parts import Fit, PartSizes
 
 GB = 10**9
+_FEW = 0.2  # of the blocks
+_SPARE = 0.97  # of the budget is what streamed plans are cut to, so that they still fit next time
 _LEAST_STREAMED = 4  # two buffers stand in for two blocks, so fewer would save nothing
 
 
@@ -70,6 +72,18 @@ def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan |
     return next((p for p in ladder(sizes, budget, precision, tile) if p.peak <= budget), None)
 
 
+def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int) -> Plan:
+    """The plan before, if it still fits and the new one would only move a few blocks: loading the
+    transformer again costs more than that gains, and free memory is never twice the same.
+    """
+    old, new = before.transformer, plan.transformer
+    again = _plan(sizes, old, before.t5, plan.tile)
+    moved = abs(len(old.streamed) - len(new.streamed))
+    few = moved <= _FEW * len(sizes.transformer[False].blocks)
+    alike = old.fp8 == new.fp8 and bool(old.streamed) == bool(new.streamed)
+    return again if alike and few and again.peak <= budget else plan
+
+
 def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Plan]:
     """Plans from fast and large to slow and small; the streamed ones are cut to the budget."""
     first, *others = _allowed(precision)
@@ -81,7 +95,7 @@ def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Pl
         yield _plan(sizes, Fit(fp8=fp8), t5, True)
     fp8 = others[-1] if others else first
     for tiled in (tile, True):
-        room = budget - _beside(sizes, t5, tiled)
+        room = int(_SPARE * budget) - _beside(sizes, t5, tiled)
         streamed = fewest_streamed(sizes.transformer[fp8], room)
         yield _plan(sizes, Fit(fp8=fp8, streamed=streamed), t5, tiled)
 

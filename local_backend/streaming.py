@@ -18,7 +18,7 @@ _ALIGNMENT = 256  # bytes; what a device's kernels like, and every dtype's size 
 class Lane(Protocol):
     """The order of copies and computation on a device. An event is a point in either."""
 
-    def copy(self, pairs: Pairs, after: Any | None) -> Any:
+    def copy(self, pairs: Pairs, after: Any) -> Any:
         """Starts copies that wait for `after`; returns the event of their end."""
 
     def wait(self, event: Any) -> None:
@@ -49,10 +49,9 @@ class StreamLane:
         self._device, self._module = device, torch.get_device_module(device)
         self._copies = self._module.Stream(device)
 
-    def copy(self, pairs: Pairs, after: Any | None) -> Any:
+    def copy(self, pairs: Pairs, after: Any) -> Any:
         with self._module.stream(self._copies):
-            if after is not None:
-                self._copies.wait_event(after)
+            self._copies.wait_event(after)
             for target, source in pairs:
                 target.copy_(source, non_blocking=True)
             return self._copies.record_event()
@@ -168,7 +167,8 @@ class BlockStreamer:
         self._pairs = [
             block.look_into(self._buffers[index % 2]) for index, block in enumerate(contents)
         ]
-        self._free: list[Any] = [None, None]  # when the buffer's last block was done
+        # When each buffer was last read. At first: when its memory's former owner was done with it.
+        self._free: list[Any] = [self._lane.mark()] * 2
         self._coming: dict[int, Any] = {}  # blocks that were copied, or are on their way
         self.copies = 0
         self.device_bytes = 2 * size
@@ -183,6 +183,8 @@ class BlockStreamer:
         """Lets go of the blocks and of both copies of their weights."""
         for hook in self._hooks:
             hook.remove()
+        for event in self._coming.values():  # nobody may get the buffers while they are written
+            self._lane.wait(event)
         self._pairs, self._buffers, self._coming = [], [], {}
 
     def _before(self, index: int, *_: object) -> None:

@@ -301,6 +301,13 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     assert all(row.rows == [] for row in table._rows.values())
 
 
+def test_the_result_names_the_plan(machine: Machine, files: ModelFiles) -> None:
+    notes = machine.backend.run(make_request(), RecordingProgress()).notes
+    assert len(notes) == 1
+    assert notes[0].endswith("fp32 resident, T5 resident")
+    assert machine.backend.name == f"{files.transformer.stem} on this machine"
+
+
 def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

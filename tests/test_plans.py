@@ -12,22 +12,24 @@ from onereward_pack.local_backend.plans import (
     choose_plan,
     fewest_streamed,
     ladder,
+    steady_plan,
 )
 
 # FLUX.1-Fill as it is published: 19 double and 38 single blocks, in bf16 and in fp8
-DOUBLE, SINGLE = 453_000_000, 226_500_000
-BF16 = PartSizes(rest=130_000_000, blocks=(DOUBLE,) * 19 + (SINGLE,) * 38, left_out=6_457_000_000)
-FP8 = replace(BF16, blocks=tuple(size // 2 for size in BF16.blocks))
+BF16 = PartSizes(
+    rest=130_216_064, blocks=(453_096_448,) * 19 + (226_542_080,) * 38, left_out=6_457_135_104
+)
+FP8 = replace(BF16, blocks=(226_825_216,) * 19 + (113_394_176,) * 38)
 SIZES = Sizes(
     transformer={False: BF16, True: FP8},
-    t5=PartSizes(rest=263_000_000, blocks=(386_000_000,) * 24),
-    clip=PartSizes(rest=246_000_000),
-    vae=PartSizes(rest=168_000_000),
-    denoising=1_100_000_000,
-    encoding=365_000_000,
-    decoding=2_580_000_000,
-    tiled_decoding=670_000_000,
-    table=118_000_000,
+    t5=PartSizes(rest=263_200_768, blocks=(385_892_352,) * 24),
+    clip=PartSizes(rest=246_120_960),
+    vae=PartSizes(rest=167_639_366),
+    denoising=1_094_713_344,
+    encoding=364_904_448,
+    decoding=2_579_496_960,
+    tiled_decoding=661_651_456,
+    table=117_669_888,
 )
 
 
@@ -45,10 +47,10 @@ def card(gib: int) -> int:
         (24, "file", "bf16 resident, T5 on demand"),
         (24, "fp8", "fp8 resident, T5 resident"),
         (16, "auto", "fp8 resident, T5 on demand"),
-        (16, "file", "bf16 20 of 57 blocks streamed, T5 on demand"),
+        (16, "file", "bf16 22 of 57 blocks streamed, T5 on demand"),
         (12, "auto", "fp8 resident, T5 on demand, VAE in tiles"),
         (8, "auto", "fp8 34 of 57 blocks streamed, T5 on demand"),
-        (6, "auto", "fp8 46 of 57 blocks streamed, T5 on demand"),
+        (6, "auto", "fp8 48 of 57 blocks streamed, T5 on demand"),
     ],
 )
 def test_each_card_gets_its_plan(gib: int, precision: str, words: str) -> None:
@@ -111,3 +113,28 @@ def test_a_streamed_part_holds_two_buffers_of_its_largest_block() -> None:
     assert sizes.held(Fit(keep=True)) == 131
     assert sizes.held(Fit(streamed=frozenset({0, 1, 2}))) == 10 + 8 + 2 * 6
     assert sizes.held(Fit(streamed=frozenset({0, 1, 2, 3}))) == 10 + 2 * 8
+
+
+def after(gib_before: int, budget: int, precision: str = "auto") -> tuple[Fit, Fit]:
+    """How the transformer lay before, and how it lies when the budget has become this."""
+    before = choose_plan(SIZES, card(gib_before), precision, tile=False)
+    plan = choose_plan(SIZES, budget, precision, tile=False)
+    assert before is not None and plan is not None
+    steady = steady_plan(plan, before, SIZES, budget)
+    assert steady.peak <= budget
+    return before.transformer, steady.transformer
+
+
+@pytest.mark.parametrize("change", [-150_000_000, -50_000_000, 50_000_000, 900_000_000])
+@pytest.mark.parametrize("gib", [6, 8, 16, 24, 48])
+def test_a_little_more_or_less_memory_moves_nothing(gib: int, change: int) -> None:
+    before, now = after(gib, card(gib) + change, "file")
+    assert before == now
+
+
+def test_much_more_memory_is_used_and_much_less_is_kept_to() -> None:
+    assert after(8, card(24)) == (after(8, card(8))[0], Fit())
+    before, now = after(16, card(8))
+    assert not before.streamed and now.streamed
+    before, now = after(8, card(6))
+    assert len(now.streamed) > len(before.streamed)

@@ -169,6 +169,16 @@ def test_closing_lets_go_of_the_blocks() -> None:
     assert streamer.copies == copies
 
 
+def test_the_buffers_are_not_let_go_of_while_they_are_written() -> None:
+    lane = LateLane()
+    blocks = make_blocks(4)
+    streamer = stream(blocks, lane)
+    run(blocks[:1], torch.zeros(1, WIDTH, dtype=torch.float64))
+    assert lane.pending
+    streamer.close()
+    assert lane.pending == []
+
+
 def test_a_slot_goes_back_to_what_it_was() -> None:
     block = Block(1)
     first = block.weight
