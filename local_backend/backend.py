@@ -11,7 +11,7 @@ import torch
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
 from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
-from .devices import compute_dtype, pick_device
+from .devices import compute_dtype, holds_fp8, pick_device
 from .flux import flux_components, open_flux
 from .memory import OWNER, is_out_of_memory, shared_memory
 from .model_files import ModelFiles
@@ -96,9 +96,11 @@ class LocalBackend:
                 pipeline.placement.step_down(progress)
 
     def _build(self) -> OneRewardPipeline:
-        device = pick_device()
+        device, precision = pick_device(), self._files.precision
+        if precision == "auto" and not holds_fp8(device):
+            precision = "file"
         parts = open_flux(self._files, compute_dtype(device))
-        placement = FluxPlacement(parts, shared_memory(device), self._files.precision)
+        placement = FluxPlacement(parts, shared_memory(device), precision)
         return OneRewardPipeline(flux_components(parts), device, placement)
 
     def _key(self) -> Hashable:

@@ -22,8 +22,14 @@ def pick_device() -> torch.device:
     if management is not None:
         device: torch.device = management.get_torch_device()
         return device
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    for kind in ("cuda", "xpu"):
+        module = torch.get_device_module(kind)
+        if module.is_available():
+            # with its number: asking for "the" device's free memory failed before torch 2.5
+            return torch.device(kind, module.current_device())
+    return torch.device("cpu")
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -38,6 +44,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def holds_fp8(device: torch.device) -> bool:
+    """Whether tensors of 8-bit floats can lie there, to be computed with in another dtype."""
+    return device.type != "mps"
+
+
 def total_memory(device: torch.device) -> int:
     """Bytes of memory the device has; for the CPU, of the machine."""
     if device.type in ("cuda", "xpu"):
@@ -45,6 +56,27 @@ def total_memory(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().total)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done all it was asked for."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Gives memory back that torch keeps for later: the device's, and page-locked memory of the
+    machine, which torch can give back since 2.7.
+    """
+    if device.type == "cpu":
+        return
+    torch.get_device_module(device).empty_cache()
+    empty_host_cache = getattr(torch._C, "_host_emptyCache", None)
+    if device.type == "cuda" and empty_host_cache is not None:
+        synchronize(device)  # what is still copied from cannot be given back
+        empty_host_cache()
 
 
 def can_run_flux() -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from .devices import comfy_management, total_memory
+from .devices import comfy_management, empty_cache, total_memory
 from .parts import Fit, Part
 from .pipeline import OneRewardPipeline
 from .placement import Memory
@@ -44,8 +44,7 @@ class OwnMemory:
 
     def recover(self) -> None:
         gc.collect()
-        if self.device.type != "cpu":
-            torch.accelerator.empty_cache()
+        empty_cache(self.device)
 
 
 def free_memory(device: torch.device) -> int:

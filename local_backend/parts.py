@@ -18,6 +18,7 @@ from torch.nn import functional
 from .checkpoints.lora import Lora, LowRank
 from .checkpoints.models import ModelFile
 from .checkpoints.stored import Stored, to_fp8
+from .devices import empty_cache
 from .linear import StoredLinear, low_rank, scaled, store_linears
 from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 
@@ -173,6 +174,7 @@ class Part:
         """Empties the module; its file stays open."""
         if self._fit is None:
             return
+        page_locked = self.streamer is not None and self._run_often
         if self.streamer is not None:
             self.streamer.close()
         for place in self._places.values():
@@ -186,6 +188,8 @@ class Part:
         self.streamer, self._fit, self._kept = None, None, {}
         self.device_bytes = 0
         self.on_unload()
+        if page_locked:
+            empty_cache(self._device)
 
     def layer(self, name: str) -> Callable[[Tensor], Tensor]:
         """A layer that was left out, on the part's device."""
@@ -250,7 +254,8 @@ class Part:
 
     def _may_pin(self, device: torch.device, fit: Fit) -> bool:
         sizes = self.sizes(fit.fp8).blocks
-        size = sum(sizes[number] for number in fit.streamed)
+        # torch rounds each piece up to a power of two
+        size = sum(1 << sizes[number].bit_length() for number in fit.streamed)
         return (
             self._run_often
             and device.type == "cuda"
@@ -267,13 +272,21 @@ class Part:
             stored = to_fp8(stored.data.to(device))
         linear.gguf_type = stored.gguf_type
         data = stored.data
-        # Never larger than in its file: a wider dtype to compute in is made as the layer runs.
-        if not stored.quantized and data.dtype.itemsize >= self.dtype.itemsize:
-            data = data if data.dtype == self.dtype else data.to(device).to(self.dtype)
+        if not stored.quantized and data.dtype != self.dtype:
+            data = self._converted(data, device, streamed=place.block in fit.streamed)
         content = [(place.slot, data)]
         if stored.scale is not None and place.scale is not None:
             content.append((place.scale, stored.scale))
         return content
+
+    def _converted(self, data: Tensor, device: torch.device, streamed: bool) -> Tensor:
+        """A weight in the dtype that it is computed in, unless that is the wider one: then it is
+        made as the layer runs, and so is a streamed one's, which would only take place here.
+        """
+        change = data.dtype.itemsize - self.dtype.itemsize
+        if streamed:
+            return data.to(self.dtype) if change > 0 else data
+        return data.to(device).to(self.dtype) if change >= 0 else data
 
     def _put_all(self, contents: Contents, device: torch.device) -> None:
         for slot, tensor in contents:

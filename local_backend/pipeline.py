@@ -17,6 +17,7 @@ from torch import Tensor
 from ..nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..nodes.errors import InputError
 from .components import Components
+from .devices import synchronize
 from .modulation import ModulationInputs, scaled_time
 from .placement import Placement, Resident
 
@@ -333,6 +334,5 @@ class _Timer:
         self._started = perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        synchronize(self._device)
         self._timings[self._stage] += perf_counter() - self._started

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 
 from ..nodes.contracts import EditRequest, ProgressSink
 from ..nodes.errors import LocalBackendError
+from .devices import synchronize
 from .flux import FluxParts
 from .modulation import ModulationInputs
 from .parts import Fit, Part
@@ -218,8 +219,8 @@ class _StepWatch:
 
     def before_block(self) -> None:
         self._blocks += 1
-        if self._slow and self._device.type != "cpu" and self._blocks % _BLOCKS_AHEAD == 0:
-            torch.accelerator.synchronize(self._device)
+        if self._slow and self._blocks % _BLOCKS_AHEAD == 0:
+            synchronize(self._device)
         self._progress.check_interrupted()
 
 

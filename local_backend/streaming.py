@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger("onereward")
 
 Pairs = Sequence[tuple[Tensor, Tensor]]  # a place on the device, and what is copied to it
 
@@ -135,13 +138,23 @@ def pack(contents: Contents, pin: bool = False) -> StreamedBlock:
 
     Args:
         contents: on any device.
-        pin: into page-locked memory, from where copies run beside the computation.
+        pin: into page-locked memory, from where copies run beside the computation, if the machine
+            has any left.
     """
     block = lay_out(contents)
-    host = torch.empty(block.size, dtype=torch.uint8, pin_memory=pin)
+    host = _host_memory(block.size, pin)
     for (_, place, _, _), tensor in zip(block.layout, block.sources, strict=True):
         host[place].copy_(tensor.contiguous().reshape(-1).view(torch.uint8))
     return replace(block, sources=(host,))
+
+
+def _host_memory(size: int, pin: bool) -> Tensor:
+    if pin:
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:  # drivers differ in what they call it
+            logger.warning("no page-locked memory left, so streaming is slower: %s", error)
+    return torch.empty(size, dtype=torch.uint8)
 
 
 class BlockStreamer:

@@ -12,7 +12,7 @@ from .errors import InputError
 from .progress import NodeProgress
 from .reports import result_lines
 from .running import in_thread
-from .sockets import CATEGORY, BackendSocket, folded
+from .sockets import CATEGORY, BackendSocket, backend_output, folded
 from .user_folder import user_folder
 
 LOG = logging.getLogger("onereward")
@@ -31,7 +31,7 @@ class OneRewardPreviewBackend(io.ComfyNode):
                 "It is a demonstrator and not OneReward."
             ),
             inputs=[],
-            outputs=[_backend_output()],
+            outputs=[backend_output()],
         )
 
     @classmethod
@@ -147,7 +147,7 @@ class OneRewardFalBackend(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[_backend_output()],
+            outputs=[backend_output()],
         )
 
     @classmethod
@@ -229,14 +229,6 @@ class OneRewardCollect(io.ComfyNode):
         fal, progress = resolve_fal(spec, user_folder()), NodeProgress(cls.hidden.unique_id)
         found = await in_thread(progress, lambda: fal.collect(request_id.strip(), progress))
         return io.NodeOutput(found.images, found.seeds[0], result_lines({"job": found}))
-
-
-def _backend_output() -> io.Output:
-    return BackendSocket.Output(
-        "backend",
-        display_name="backend",
-        tooltip="Connect to the backend input of a OneReward node.",
-    )
 
 
 def _servers() -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contracts import Backend, BackendSpec, FalSpec
+from .contracts import Backend, BackendSpec, FalSpec, LocalSpec, ModelSpec
 from .credentials import find_key, key_from, need_key
 from .errors import InputError, MissingDependencyError, OneRewardError
 
@@ -19,17 +21,28 @@ PREVIEW_NOTE = (
     "It shows how an edit works; it is not OneReward."
 )
 FAL_NOTE = "No backend connected: using fal, because a key is set."
+LOCAL_NOTE = "No backend connected: using this machine's GPU and"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 
 
-def auto_backend(folder: Path) -> tuple[BackendSpec, str]:
-    """What runs when nothing is connected, and what the user is told: fal if a key is set, else the
-    preview model.
+def auto_backend(
+    folder: Path, local: LocalSpec | None = None, why_not: str = ""
+) -> tuple[BackendSpec, str]:
+    """What runs when nothing is connected, and what the user is told: a OneReward model on this
+    machine if there is one, else fal if a key is set, else the preview model.
 
     Args:
         folder: the pack's user folder.
+        local: the model that this machine can run.
+        why_not: why one that is there is not used, for the user.
+
+    Raises:
+        CredentialsError: there is a key, and it cannot be used.
     """
-    return (FalSpec(), FAL_NOTE) if find_key(folder) else (PREVIEW, PREVIEW_NOTE)
+    if local is not None:
+        return local, f"{LOCAL_NOTE} {local.transformer}."
+    spec, note = (FalSpec(), FAL_NOTE) if find_key(folder) else (PREVIEW, PREVIEW_NOTE)
+    return spec, f"{note} {why_not}".strip()
 
 
 def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
@@ -38,10 +51,15 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
 
     Raises:
         InputError: the spec names no backend of this version of the pack, or no known server.
+        ModelNotFoundError, CheckpointError: a model file is not there, or is something else.
         MissingDependencyError: a package the backend needs is not installed.
     """
     if isinstance(spec, FalSpec):
         return resolve_fal(spec, folder)
+    if isinstance(spec, LocalSpec):
+        return _resolve_local(spec)
+    if isinstance(spec, ModelSpec):
+        return _resolve_model(spec)
     if spec == PREVIEW:
         return resolve_preview()
     raise InputError(
@@ -52,14 +70,37 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
 
 def resolve_preview() -> Backend:
     """The preview model as a backend; MissingDependencyError if a package is not installed."""
-    try:
+    with _packages():
         from ..local_backend.backend import PreviewBackend
+    return PreviewBackend()
+
+
+def _resolve_local(spec: LocalSpec) -> Backend:
+    # Inside ComfyUI only: names of files mean something in its model folders alone.
+    from .local_models import find_files
+
+    with _packages():
+        from ..local_backend.backend import LocalBackend
+    return LocalBackend(find_files(spec).files)
+
+
+def _resolve_model(spec: ModelSpec) -> Backend:
+    with _packages():
+        from ..local_backend.comfy_model import ComfyModelBackend
+    backend: Backend = ComfyModelBackend(spec)
+    return backend
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    """Tells a package that is not installed from a fault, and names the command."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"The package {error.name} is not installed. Run: "
             f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
         ) from error
-    return PreviewBackend()
 
 
 def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
@@ -77,18 +118,26 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
     return FalBackend(spec, server, key, folder)
 
 
-def describe_backend(folder: Path) -> dict[str, str]:
-    """In words: what runs when nothing is connected, where the key comes from, whether fal knows it
-    and what it asks for a megapixel. Costs nothing; the key itself is not in it.
+def describe_backend(
+    folder: Path, local: LocalSpec | None = None, why_not: str = ""
+) -> dict[str, str]:
+    """In words: what runs when nothing is connected, where fal's key comes from, whether fal knows
+    it and what it asks for a megapixel. Costs nothing; the key itself is not in it.
+
+    Args: those of auto_backend.
     """
     try:
         key = find_key(folder)
+        spec, note = auto_backend(folder, local, why_not)
         if key is None:
-            return {"backend": PREVIEW.kind, "key": "none", "test": "There is no key to test."}
-        said = resolve_fal(FalSpec(), folder).test_key()
+            found = {"key": "none", "test": "There is no key to test."}
+        else:
+            said = resolve_fal(FalSpec(), folder).test_key()
+            found = {"key": f"from {key.source}", "test": said}
     except OneRewardError as error:
-        return {"backend": FalSpec().kind, "key": "not usable", "test": str(error)}
-    return {"backend": FalSpec().kind, "key": f"from {key.source}", "test": said}
+        found = {"key": "not usable", "test": str(error)}
+        spec, note = (FalSpec(), FAL_NOTE) if local is None else auto_backend(folder, local)
+    return {"backend": spec.kind, "note": note, **found}
 
 
 def server_choices(folder: Path) -> list[str]:

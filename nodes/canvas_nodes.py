@@ -13,6 +13,7 @@ from .canvas.options import REGION_CHOICES, CanvasOptions
 from .canvas.proof import prove
 from .contracts import BackendSpec, EditTask
 from .editing import check_image, default_canvas, plan_edit
+from .local_models import auto_spec
 from .reports import crop_lines
 from .sockets import CATEGORY, BackendSocket, CanvasSocket, image_input, mask_input
 from .user_folder import user_folder
@@ -163,7 +164,7 @@ class OneRewardPlan(io.ComfyNode):
         check_image(image)
         options = canvas or default_canvas(EditTask(task))
         folder = user_folder()
-        spec = backend or auto_backend(folder)[0]
+        spec = backend or auto_backend(folder, *auto_spec())[0]
         capabilities = resolve_backend(spec, folder).capabilities
         pairs, plans = plan_edit(image, mask, options, capabilities)
         drawn = draw_plan([image[picture] for picture, _ in pairs], plans)

@@ -11,15 +11,17 @@ from .canvas.extend import ANCHORS
 from .canvas.options import CanvasOptions
 from .contracts import ACCELERATION, NEGATIVE_PROMPT, BackendSpec, EditTask
 from .editing import Edit, edit, extend
-from .recipes import make_recipe, text_prompt
+from .recipes import CUSTOM, make_recipe, preset_line, text_prompt
 from .running import run_node
 from .sockets import (
     CATEGORY,
     acceleration_input,
     connected_inputs,
     edit_outputs,
+    folded,
     image_input,
     mask_input,
+    preset_input,
     prompt_input,
     sampling_inputs,
 )
@@ -46,6 +48,7 @@ class OneRewardFill(io.ComfyNode):
                 *sampling_inputs(),
                 *connected_inputs(),
                 acceleration_input(),
+                preset_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -56,15 +59,15 @@ class OneRewardFill(io.ComfyNode):
         cls, image: Tensor, mask: Tensor, prompt: str, seed: int, steps: int, cfg: float,
         num_images: int, canvas: CanvasOptions | None = None, backend: BackendSpec | None = None,
         negative_prompt: str = NEGATIVE_PROMPT, guidance: float = 1.0,
-        acceleration: str = ACCELERATION,
+        acceleration: str = ACCELERATION, preset: str = CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.FILL, prompt=prompt, seed=seed, steps=steps, cfg=cfg, num_images=num_images,
             negative_prompt=negative_prompt, guidance=guidance,
-            acceleration=acceleration,
+            acceleration=acceleration, preset=preset,
         )  # fmt: skip
         work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work))
+        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
 
 
 class OneRewardRemove(io.ComfyNode):
@@ -84,6 +87,7 @@ class OneRewardRemove(io.ComfyNode):
                 *sampling_inputs(),
                 *connected_inputs(),
                 acceleration_input(),
+                preset_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -94,15 +98,15 @@ class OneRewardRemove(io.ComfyNode):
         cls, image: Tensor, mask: Tensor, seed: int, steps: int, cfg: float, num_images: int,
         canvas: CanvasOptions | None = None, backend: BackendSpec | None = None,
         negative_prompt: str = NEGATIVE_PROMPT, guidance: float = 1.0,
-        acceleration: str = ACCELERATION,
+        acceleration: str = ACCELERATION, preset: str = CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.REMOVE, prompt="", seed=seed, steps=steps, cfg=cfg, num_images=num_images,
             negative_prompt=negative_prompt, guidance=guidance,
-            acceleration=acceleration,
+            acceleration=acceleration, preset=preset,
         )  # fmt: skip
         work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work))
+        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
 
 
 class OneRewardExtend(io.ComfyNode):
@@ -137,17 +141,20 @@ class OneRewardExtend(io.ComfyNode):
                     tooltip="Where the old picture sits on the new canvas, default center. Not "
                     "used for pixels per side.",
                 ),
-                io.Int.Input(
-                    "overlap",
-                    default=24,
-                    min=0,
-                    max=256,
-                    tooltip="Source pixels next to the new area that fade into it, in px, default "
-                    "24. 0 keeps every source pixel, with a hard edge.",
+                folded(
+                    io.Int.Input(
+                        "overlap",
+                        default=24,
+                        min=0,
+                        max=256,
+                        tooltip="Source pixels next to the new area that fade into it, in px, "
+                        "default 24. 0 keeps every source pixel, with a hard edge.",
+                    )
                 ),
                 *sampling_inputs(),
                 *connected_inputs(),
                 acceleration_input(),
+                preset_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -158,15 +165,15 @@ class OneRewardExtend(io.ComfyNode):
         cls, image: Tensor, prompt: str, extend_to: str, anchor: str, overlap: int, seed: int,
         steps: int, cfg: float, num_images: int, canvas: CanvasOptions | None = None,
         backend: BackendSpec | None = None, negative_prompt: str = NEGATIVE_PROMPT,
-        guidance: float = 1.0, acceleration: str = ACCELERATION,
+        guidance: float = 1.0, acceleration: str = ACCELERATION, preset: str = CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.EXTEND, prompt=prompt, seed=seed, steps=steps, cfg=cfg,
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
-            acceleration=acceleration,
+            acceleration=acceleration, preset=preset,
         )  # fmt: skip
         work = partial(extend, image, extend_to, anchor, overlap, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work))
+        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
 
 
 class OneRewardText(io.ComfyNode):
@@ -201,6 +208,7 @@ class OneRewardText(io.ComfyNode):
                 *sampling_inputs(),
                 *connected_inputs(),
                 acceleration_input(),
+                preset_input(),
             ],
             outputs=edit_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -211,16 +219,17 @@ class OneRewardText(io.ComfyNode):
         cls, image: Tensor, mask: Tensor, text: str, scene: str, seed: int, steps: int,
         cfg: float, num_images: int, canvas: CanvasOptions | None = None,
         backend: BackendSpec | None = None, negative_prompt: str = NEGATIVE_PROMPT,
-        guidance: float = 1.0, acceleration: str = ACCELERATION,
+        guidance: float = 1.0, acceleration: str = ACCELERATION, preset: str = CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         recipe = make_recipe(
             EditTask.TEXT, prompt=text_prompt(text, scene), seed=seed, steps=steps, cfg=cfg,
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
-            acceleration=acceleration,
+            acceleration=acceleration, preset=preset,
         )  # fmt: skip
         work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work))
+        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
 
 
-def _output(done: Edit) -> io.NodeOutput:
-    return io.NodeOutput(done.images, done.mask, done.seeds[0], done.report, any(done.flagged))
+def _output(done: Edit, preset: str) -> io.NodeOutput:
+    report = "\n".join(filter(None, [done.report, preset_line(preset)]))
+    return io.NodeOutput(done.images, done.mask, done.seeds[0], report, any(done.flagged))

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .backend_nodes import OneRewardCollect, OneRewardFalBackend, OneRewardPreviewBackend
 from .canvas_nodes import OneRewardCanvas, OneRewardPlan, OneRewardProof
 from .edit_nodes import OneRewardExtend, OneRewardFill, OneRewardRemove, OneRewardText
+from .model_nodes import OneRewardLocalBackend, OneRewardModelBackend
 
 
 class OneRewardExtension(ComfyExtension):
@@ -22,4 +23,6 @@ class OneRewardExtension(ComfyExtension):
             OneRewardPreviewBackend,
             OneRewardFalBackend,
             OneRewardCollect,
+            OneRewardLocalBackend,
+            OneRewardModelBackend,
         ]

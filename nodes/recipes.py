@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .contracts import (
     ACCELERATION,
     EXTEND_PROMPT,
@@ -13,6 +15,31 @@ from .contracts import (
 from .errors import InputError
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Numbers that belong together."""
+
+    steps: int
+    cfg: float
+    guidance: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.steps} steps, cfg {self.cfg:g}, guidance {self.guidance:g}"
+
+
+# The first two are the authors', with fal's number of steps and with their own. "fast" is what
+# ComfyUI's own template for OneReward does, with one pass per step in place of two.
+PRESETS: dict[str, Preset | None] = {
+    CUSTOM: None,
+    "28": Preset(28, 4.0, 1.0),
+    "quality 50": Preset(50, 4.0, 1.0),
+    "fast (cfg 1)": Preset(20, 1.0, 30.0),
+    "plain FLUX Fill": Preset(28, 1.0, 30.0),
+}
 
 
 def make_recipe(
@@ -26,27 +53,42 @@ def make_recipe(
     negative_prompt: str = NEGATIVE_PROMPT,
     guidance: float = 1.0,
     acceleration: str = ACCELERATION,
+    preset: str = CUSTOM,
 ) -> EditRecipe:
     """The recipe of a task, with the authors' own prompt where they fix one.
 
     Args:
         prompt: what to paint. Extend without words uses the authors' fixed prompt; Remove always
             does, so it wants an empty one here; Fill without words is refused.
+        preset: one of PRESETS, whose numbers go before steps, cfg and guidance.
 
     Raises:
-        InputError: the task needs words and there are none.
+        InputError: the task needs words and there are none, or there is no such preset.
     """
+    numbers = _preset(preset) or Preset(steps, cfg, guidance)
     return EditRecipe(
         task=task,
         prompt=_task_prompt(task, prompt.strip()),
         negative_prompt=negative_prompt,
         seed=seed,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        true_cfg=cfg,
+        num_inference_steps=numbers.steps,
+        guidance_scale=numbers.guidance,
+        true_cfg=numbers.cfg,
         num_images=num_images,
         acceleration=acceleration,
     )
+
+
+def preset_line(name: str) -> str:
+    """What a preset did, for the report; nothing for the inputs' own numbers."""
+    numbers = _preset(name)
+    return f"preset {name}: {numbers.words}" if numbers else ""
+
+
+def _preset(name: str) -> Preset | None:
+    if name not in PRESETS:
+        raise InputError(f'There is no preset "{name}". Use one of: {", ".join(PRESETS)}.')
+    return PRESETS[name]
 
 
 def _task_prompt(task: EditTask, prompt: str) -> str:

@@ -8,6 +8,7 @@ from aiohttp import web
 from server import PromptServer
 
 from .backends import describe_backend
+from .local_models import auto_spec
 from .user_folder import user_folder
 
 
@@ -18,4 +19,8 @@ def add_routes() -> None:
 
 async def _status(_: web.Request) -> web.Response:
     """What runs when no backend is connected, and the free test of fal's key."""
-    return web.json_response(await asyncio.to_thread(describe_backend, user_folder()))
+    return web.json_response(await asyncio.to_thread(_describe))
+
+
+def _describe() -> dict[str, str]:
+    return describe_backend(user_folder(), *auto_spec())

@@ -10,6 +10,7 @@ import torch
 
 from .backends import auto_backend, resolve_backend
 from .contracts import Backend, BackendSpec, ProgressSink
+from .local_models import auto_spec
 from .progress import NodeProgress
 from .user_folder import user_folder
 
@@ -26,7 +27,7 @@ async def run_node(
     """
     folder, progress = user_folder(), NodeProgress(node_id)
     if spec is None:
-        spec, note = auto_backend(folder)
+        spec, note = auto_backend(folder, *auto_spec())
         progress.status(note)
     backend = resolve_backend(spec, folder)
     if not backend.capabilities.remote:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from comfy_api.latest import io
 
 from .contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
-from .recipes import MAX_SEED
+from .recipes import CUSTOM, MAX_SEED, PRESETS
 
 CATEGORY = "OneReward"
 BackendSocket = io.Custom("ONEREWARD_BACKEND")
@@ -103,8 +103,9 @@ def connected_inputs() -> list[io.Input]:
         BackendSocket.Input(
             "backend",
             optional=True,
-            tooltip="Where the edit runs. Unconnected: fal if a key is set, else the small preview "
-            "model that ships with the pack.",
+            tooltip="Where the edit runs. Unconnected: OneReward on your own GPU if its files are "
+            "in ComfyUI's model folders, else fal if a key is set, else the small preview model "
+            "that ships with the pack. The node says which.",
         ),
         io.String.Input(
             "negative_prompt",
@@ -136,6 +137,26 @@ def acceleration_input() -> io.Combo.Input:
             tooltip="How far the backend may cut corners, default regular, as on fal. none: every "
             "step in full. high: fastest, less faithful. The preview model knows no shortcut.",
         )
+    )
+
+
+def preset_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "preset",
+        optional=True,
+        options=list(PRESETS),
+        default=CUSTOM,
+        tooltip="Steps, cfg and guidance in one choice, in place of the inputs of these names. "
+        + " ".join(f"{name}: {preset.words}." for name, preset in PRESETS.items() if preset)
+        + " custom: the inputs themselves. Default custom.",
+    )
+
+
+def backend_output() -> io.Output:
+    return BackendSocket.Output(
+        "backend",
+        display_name="backend",
+        tooltip="Connect to the backend input of a OneReward node.",
     )
 
 

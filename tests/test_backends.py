@@ -9,6 +9,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes.backend import RecordingProgress
@@ -22,7 +23,7 @@ from onereward_pack.nodes.backends import (
     resolve_backend,
     server_choices,
 )
-from onereward_pack.nodes.contracts import BackendSpec, FalSpec
+from onereward_pack.nodes.contracts import BackendSpec, FalSpec, LocalSpec, ModelSpec
 from onereward_pack.nodes.errors import CredentialsError, InputError, MissingDependencyError
 from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE
 
@@ -62,6 +63,26 @@ def test_with_a_key_fal_runs_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "fal_key").write_text("id:secret")
     (tmp_path / "fal_key").chmod(0o600)
     assert auto_backend(tmp_path)[0] == FalSpec()
+
+
+def test_a_model_on_this_machine_goes_before_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = LocalSpec(transformer="OneReward.gguf")
+    for key in ("", "id:secret", "two words"):
+        monkeypatch.setenv("FAL_KEY", key)
+        spec, note = auto_backend(tmp_path, local)
+        assert spec == local
+        assert note == "No backend connected: using this machine's GPU and OneReward.gguf."
+
+
+def test_why_the_model_on_this_machine_is_not_used_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "OneReward.gguf is there, but no GPU."
+    assert auto_backend(tmp_path, None, why) == (PREVIEW, f"{PREVIEW_NOTE} {why}")
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    assert auto_backend(tmp_path, None, why) == (FalSpec(), f"{FAL_NOTE} {why}")
 
 
 def test_a_key_that_cannot_be_used_is_no_reason_to_run_something_else(
@@ -126,6 +147,16 @@ def test_choosing_fal_reads_no_key_and_writes_nothing(
         backend.admit([], RecordingProgress())
 
 
+def test_models_of_comfyuis_own_go_to_the_backend_that_samples_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the backend itself imports ComfyUI, which is not here
+    stand_in = SimpleNamespace(ComfyModelBackend=lambda spec: ("samples", spec))
+    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.comfy_model", stand_in)
+    spec = ModelSpec(model=object(), clip=object(), vae=object())
+    assert resolve_backend(spec, tmp_path) == ("samples", spec)
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"output_format": "gif"}, 'output_format is "gif". Use png or jpeg'),
     ({"on_flagged": "ignore"}, 'on_flagged is "ignore". Use raise or return input'),
@@ -181,10 +212,27 @@ def test_the_choices_are_fal_and_the_named_servers(tmp_path: Path) -> None:
     assert server_choices(tmp_path) == ["fal", "studio"]
 
 
+def test_the_description_names_the_model_on_this_machine_and_tests_the_key_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
+) -> None:
+    local = LocalSpec(transformer="OneReward.gguf")
+    said = describe_backend(tmp_path, local)
+    assert said["backend"] == "local" and "OneReward.gguf" in said["note"] and said["key"] == "none"
+    monkeypatch.setenv(QUEUE_URL_VARIABLE, fal.url)
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    said = describe_backend(tmp_path, local)
+    assert said["backend"] == "local" and "Price" in said["test"]
+    monkeypatch.setenv("FAL_KEY", "two words")
+    said = describe_backend(tmp_path, local)
+    assert said["backend"] == "local" and said["key"] == "not usable"
+
+
 def test_the_description_says_what_runs_and_never_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
 ) -> None:
-    assert describe_backend(tmp_path)["backend"] == "preview"
+    said = describe_backend(tmp_path, None, "x.gguf is there, but no GPU.")
+    assert said["backend"] == "preview"
+    assert said["note"] == f"{PREVIEW_NOTE} x.gguf is there, but no GPU."
     monkeypatch.setenv(QUEUE_URL_VARIABLE, fal.url)
     for key, words in (
         ("id:secret", "Price: $0.035 per megapixel"), ("id:wrong-secret", "answered 401"),

@@ -38,16 +38,26 @@ RULES: dict[str, set[str]] = {
                  "nodes.canvas.sizes"}
     | PURE | {"nodes.fal"},
     "nodes.backends": PURE | {"nodes.credentials"}
-    | {"local_backend.backend", "nodes.fal.backend", "nodes.fal.servers"},
+    | {"local_backend.backend", "local_backend.comfy_model", "nodes.local_models"}
+    | {"nodes.fal.backend", "nodes.fal.servers"},
+    # The only rooms that look into ComfyUI's model folders, and into the files there.
+    "nodes.model_folders": {"folder_paths", "nodes.errors"},
+    "nodes.local_models": PURE
+    | {"nodes.model_folders", "local_backend.model_files", "local_backend.devices"}
+    | {"local_backend.checkpoints.files", "local_backend.checkpoints.families"},
     "nodes.progress": {"comfy", "server", "PIL"},
-    "nodes.running": {"torch", "nodes.backends", "nodes.progress", "nodes.user_folder"} | PURE,
+    "nodes.running": {"torch", "nodes.backends", "nodes.local_models", "nodes.progress"}
+    | {"nodes.user_folder"} | PURE,
     "nodes.sockets": {"comfy_api"} | PURE | {"nodes.recipes"},
-    "nodes.routes": {"aiohttp", "server", "nodes.backends", "nodes.user_folder"},
+    "nodes.routes": {"aiohttp", "server", "nodes.backends", "nodes.local_models"}
+    | {"nodes.user_folder"},
     "nodes.extension": {
         "comfy_api", "nodes.backend_nodes", "nodes.canvas_nodes", "nodes.edit_nodes",
+        "nodes.model_nodes",
     },
     "nodes.backend_nodes": NODE | {"nodes.progress", "nodes.reports", "nodes.running"},
-    "nodes.canvas_nodes": NODE | {"nodes.reports"},
+    "nodes.model_nodes": NODE | {"nodes.model_folders", "nodes.local_models", "nodes.progress"},
+    "nodes.canvas_nodes": NODE | {"nodes.reports", "nodes.local_models"},
     "nodes.edit_nodes": NODE | {"nodes.running"},
     # The command line is a front door like the nodes, and stands in this room by its name only.
     "local_backend.__main__": set(),

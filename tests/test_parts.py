@@ -258,6 +258,35 @@ def test_weights_take_no_more_than_in_their_file(tmp_path: Path, flux: TinyFlux)
     assert part.module.dtype == torch.float32
 
 
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16", "fp8_scaled"])
+def test_what_is_streamed_stays_on_the_host_whatever_its_dtype(
+    tmp_path: Path, flux: TinyFlux, stored: str
+) -> None:
+    path = write_transformer(tmp_path, flux.transformer, "bfl", stored).path
+    part = make_part(path, torch.bfloat16)
+    part.load(torch.device("meta"), Fit(streamed=ALL))  # a device that is told from the host
+    assert part.streamer is not None
+    pairs = [pair for block in part.streamer._pairs for pair in block]
+    assert {source.device.type for _, source in pairs} == {"cpu"}
+    assert {target.device.type for target, _ in pairs} == {"meta"}
+    assert {buffer.device.type for buffer in part.module.x_embedder.buffers()} == {"meta"}
+    said = part.sizes().held(Fit(streamed=ALL))
+    assert said <= part.device_bytes <= said + 256 * 64
+
+
+@pytest.mark.parametrize("streamed", [frozenset[int](), ALL])
+def test_an_fp16_file_gives_what_its_values_in_bf16_give(
+    tmp_path: Path, flux: TinyFlux, streamed: frozenset[int]
+) -> None:
+    written = write_transformer(tmp_path, flux.transformer, "bfl", "float16")
+    reference = tiny_flux_fill().transformer
+    reference.load_state_dict(written.reference)
+    part = make_part(written.path, torch.bfloat16)
+    part.load(CPU, Fit(streamed=streamed))
+    expected = run(reference.to(torch.bfloat16), torch.bfloat16)
+    assert torch.equal(run(part.module, torch.bfloat16), expected)
+
+
 @pytest.mark.parametrize("streamed", [frozenset[int](), frozenset({0, 1})])
 def test_t5_shares_its_vocabulary_and_streams(
     tmp_path: Path, flux: TinyFlux, streamed: frozenset[int]

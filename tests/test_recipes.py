@@ -7,7 +7,7 @@ import pytest
 import torch
 from onereward_pack.nodes.contracts import BackendSpec, EditRequest, EditTask
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.recipes import make_recipe, text_prompt
+from onereward_pack.nodes.recipes import CUSTOM, PRESETS, make_recipe, preset_line, text_prompt
 
 WIDGETS = {"seed": 7, "steps": 28, "cfg": 4.0, "num_images": 1}
 
@@ -16,6 +16,44 @@ def test_the_widgets_default_to_the_authors_recipe() -> None:
     recipe = make_recipe(EditTask.FILL, prompt="a cat", **WIDGETS)
     assert (recipe.guidance_scale, recipe.true_cfg, recipe.negative_prompt) == (1.0, 4.0, "nsfw")
     assert (recipe.num_inference_steps, recipe.seed, recipe.acceleration) == (28, 7, "regular")
+
+
+@pytest.mark.parametrize(
+    ("preset", "steps", "cfg", "guidance"),
+    [
+        ("28", 28, 4.0, 1.0),
+        ("quality 50", 50, 4.0, 1.0),
+        ("fast (cfg 1)", 20, 1.0, 30.0),
+        ("plain FLUX Fill", 28, 1.0, 30.0),
+    ],
+)
+def test_a_preset_goes_before_the_widgets_and_the_report_says_so(
+    preset: str, steps: int, cfg: float, guidance: float
+) -> None:
+    mine = {**WIDGETS, "steps": 7, "cfg": 3.0, "guidance": 2.0}
+    recipe = make_recipe(EditTask.FILL, prompt="a cat", preset=preset, **mine)
+    assert (recipe.num_inference_steps, recipe.true_cfg) == (steps, cfg)
+    assert (recipe.guidance_scale, recipe.seed, recipe.prompt) == (guidance, 7, "a cat")
+    said = f"preset {preset}: {steps} steps, cfg {cfg:g}, guidance {guidance:g}"
+    assert preset_line(preset) == said
+
+
+def test_without_a_preset_the_widgets_count() -> None:
+    assert next(iter(PRESETS)) == CUSTOM and preset_line(CUSTOM) == ""
+    mine = {**WIDGETS, "steps": 7, "cfg": 3.0, "guidance": 2.0}
+    for preset in ({}, {"preset": CUSTOM}):
+        recipe = make_recipe(EditTask.REMOVE, prompt="", **mine, **preset)
+        assert (recipe.num_inference_steps, recipe.true_cfg, recipe.guidance_scale) == (7, 3.0, 2.0)
+
+
+def test_the_preset_28_is_what_the_widgets_default_to() -> None:
+    widgets = make_recipe(EditTask.FILL, prompt="a cat", **WIDGETS)
+    assert make_recipe(EditTask.FILL, prompt="a cat", preset="28", **WIDGETS) == widgets
+
+
+def test_a_preset_that_is_none_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InputError, match='no preset "turbo".*custom, 28, quality 50'):
+        make_recipe(EditTask.FILL, prompt="a cat", preset="turbo", **WIDGETS)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ class FrontEnd:
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_text(re.compile(f"^{re.escape(category)}$", re.IGNORECASE)).first.click()
         card = dialog.get_by_test_id(f"template-workflow-{title}")
+        card.scroll_into_view_if_needed()  # it loads its picture only then
         picture = card.locator("img").first
         picture.wait_for()
         self.page.wait_for_function("img => img.complete", arg=picture.element_handle())

@@ -12,7 +12,8 @@ from comfy_server import PACK
 NOTES = ("MarkdownNote", "Note")
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 RUNS, MUTED = 0, 2
-BACKENDS = ("OneRewardPreviewBackend", "OneRewardFalBackend")
+BACKENDS = ("OneRewardPreviewBackend", "OneRewardFalBackend", "OneRewardLocalBackend")
+MODEL_BACKEND = "OneRewardModelBackend"
 TASKS = ("OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText")
 
 Graph = dict[str, Any]
@@ -31,6 +32,11 @@ def fill_example(backend: str = "preview model") -> Path:
 def runs_on_fal(path: Path) -> bool:
     """Whether an example workflow is one of those that cost money."""
     return path.stem.endswith("(fal)")
+
+
+def needs_files(path: Path) -> bool:
+    """Whether an example workflow is one of those that need model files of tens of gigabytes."""
+    return path.stem.endswith(("(your own GPU)", "(ComfyUI model)"))
 
 
 def load(path: Path) -> Graph:

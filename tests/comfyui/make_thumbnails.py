@@ -1,7 +1,7 @@
 """Makes the thumbnail of every example workflow with a real ComfyUI.
 
-On the preview model: before | after. On fal, which is not asked: before | the area to paint in red,
-for what one model paints must not be shown as another's.
+On the preview model: before | after. On fal, which is not asked, and on models that are not there:
+before | the area to paint in red, for what one model paints must not be shown as another's.
 
 python tests/comfyui/make_thumbnails.py
 """
@@ -13,7 +13,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from comfy_graph import BACKENDS, api_prompt, load, runs_on_fal, task_node, workflow_files
+from comfy_graph import (
+    BACKENDS,
+    MODEL_BACKEND,
+    api_prompt,
+    load,
+    needs_files,
+    runs_on_fal,
+    task_node,
+    workflow_files,
+)
 from comfy_server import ComfyUI, base_directory, running
 from PIL import Image
 
@@ -62,8 +71,9 @@ def pictures(comfyui: ComfyUI, prompt: dict[str, Any]) -> tuple[Image.Image, ...
 def on_preview_model(prompt: dict[str, Any]) -> dict[str, Any]:
     """The prompt with a backend that costs nothing, in as few steps as there are."""
     free: dict[str, Any] = {"class_type": "OneRewardPreviewBackend", "inputs": {}}
+    backends = (*BACKENDS, MODEL_BACKEND)
     swapped = {
-        name: free if node["class_type"] in BACKENDS else node for name, node in prompt.items()
+        name: free if node["class_type"] in backends else node for name, node in prompt.items()
     }
     swapped[task_node(prompt)]["inputs"]["steps"] = 1
     return swapped
@@ -81,7 +91,7 @@ def marked(before: Image.Image, mask: Image.Image) -> Image.Image:
 def thumbnail(comfyui: ComfyUI, path: Path, info: dict[str, Any]) -> Image.Image:
     """The sheet of an example workflow."""
     prompt = api_prompt(load(path), info)
-    if not runs_on_fal(path):
+    if not (runs_on_fal(path) or needs_files(path)):
         before, after, _ = pictures(comfyui, prompt)
         return side_by_side(before, after)
     before, _, mask = pictures(comfyui, on_preview_model(prompt))

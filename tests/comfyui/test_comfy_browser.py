@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 from comfy_browser import FrontEnd, find_browser, front_end
-from comfy_graph import BACKENDS, NOTES, fill_example, load, runs_on_fal, workflow_files
+from comfy_graph import (
+    BACKENDS,
+    MODEL_BACKEND,
+    NOTES,
+    fill_example,
+    load,
+    needs_files,
+    runs_on_fal,
+    workflow_files,
+)
 from comfy_server import PACK_FOLDER, ComfyUI
 from fakes.fal_server import FalServer
 
@@ -19,6 +28,11 @@ pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 
 WORKFLOWS = workflow_files()
 TITLE_BAR = 30
+
+
+def each_of(paths: Iterable[Path]) -> pytest.MarkDecorator:
+    chosen = list(paths)
+    return pytest.mark.parametrize("path", chosen, ids=[path.stem for path in chosen])
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +74,8 @@ def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return across and y1 - TITLE_BAR < y2 + h2 and y2 - TITLE_BAR < y1 + h1
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
-def test_the_example_opens_from_the_templates_and_runs(
-    page: FrontEnd, fal: FalServer, path: Path
-) -> None:
+def open_example(page: FrontEnd, path: Path) -> dict[str, Any]:
+    """Open an example from the templates, and look at how it lies there; its graph."""
     graph = load(path)
     assert page.open_template(PACK_FOLDER, path.stem) >= 256, "no thumbnail"
     page.page.wait_for_function(
@@ -75,6 +87,14 @@ def test_the_example_opens_from_the_templates_and_runs(
     assert [node for node in nodes if not node["known"] and node["type"] not in NOTES] == []
     assert overlaps(nodes) == []
     assert page.cut_off() == []
+    return graph
+
+
+@each_of(path for path in WORKFLOWS if not needs_files(path))
+def test_the_example_opens_from_the_templates_and_runs(
+    page: FrontEnd, fal: FalServer, path: Path
+) -> None:
+    graph = open_example(page, path)
     assert page.page.get_by_role("dialog").count() == 0
 
     name, detail = page.run()
@@ -86,6 +106,27 @@ def test_the_example_opens_from_the_templates_and_runs(
     assert all(picture["width"] >= 256 and picture["colours"] > 64 for picture in shown)
     assert [node for node in page.nodes() if node["red"]] == []
     assert overlaps(page.nodes()) == [], "nodes that grew by a preview"
+    assert page.complaints == []
+
+
+@each_of(path for path in WORKFLOWS if needs_files(path))
+def test_the_example_opens_without_its_files_and_says_what_is_missing(
+    page: FrontEnd, path: Path
+) -> None:
+    graph = open_example(page, path)
+    if MODEL_BACKEND in {node["type"] for node in graph["nodes"]}:
+        # ComfyUI's own dialog, and what 0.33 has in its place
+        missing = page.page.get_by_text("Missing Models")
+        missing.or_(page.page.get_by_text("4 errors found")).first.wait_for()
+        page.screenshot(path.stem)
+        page.page.keyboard.press("Escape")
+    else:
+        assert page.page.get_by_role("dialog").count() == 0
+        name, detail = page.run()
+        assert name == "execution_error", detail
+        assert "There is no OneReward or FLUX.1-Fill transformer" in detail["exception_message"]
+        page.screenshot(path.stem)
+        page.page.keyboard.press("Escape")
     assert page.complaints == []
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_graph import api_prompt, load, runs_on_fal, workflow_files
+from comfy_graph import api_prompt, load, needs_files, runs_on_fal, workflow_files
 from PIL import Image
 
 WORKFLOWS = workflow_files()
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+
+FILES = "https://huggingface.co/"  # the dialog of missing models offers files from there
 
 INFO: dict[str, Any] = {
     "LoadImage": {
@@ -87,8 +89,11 @@ def test_an_example_says_how_to_use_it_and_names_the_packages_of_its_nodes(path:
     nodes = load(path)["nodes"]
     [note] = [each["widgets_values"][0] for each in nodes if each["type"] == "MarkdownNote"]
     assert "1. " in note
-    key_cost_and_what_is_sent = ("FAL_KEY", "costs money", "costs $0", "**What is sent:** the crop")
-    wanted = key_cost_and_what_is_sent if runs_on_fal(path) else ("not OneReward", "no key")
+    wanted = ("not OneReward", "no key")
+    if runs_on_fal(path):  # key, cost, and what leaves the machine
+        wanted = ("FAL_KEY", "costs money", "costs $0", "**What is sent:** the crop")
+    if needs_files(path):  # which file goes where, and what may be done with it
+        wanted = ("**diffusion_models**", "**text_encoders**", "**vae**", "no key", "CC BY-NC 4.0")
     assert [words for words in wanted if words not in note] == []
     for each in nodes:
         if each["type"] != "MarkdownNote":
@@ -103,4 +108,19 @@ def test_an_example_is_portable(path: Path) -> None:
     pictures = [each["widgets_values"][0] for each in graph["nodes"] if each["type"] == "LoadImage"]
     assert graph["version"] == 0.4
     assert pictures == ["example.png"]  # the one picture that every ComfyUI comes with
-    assert not re.search(r'"(/|[A-Za-z]:\\\\)|https?://', path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r'"(/|[A-Za-z]:\\\\)', text)
+    links = re.findall(r"https?://[^\s\")]+", text)
+    assert bool(links) == needs_files(path)
+    assert [link for link in links if not link.startswith(FILES)] == []
+
+
+@each_workflow
+def test_an_example_that_needs_files_links_each_for_the_missing_models_dialog(path: Path) -> None:
+    nodes = load(path)["nodes"]
+    [note] = [each["widgets_values"][0] for each in nodes if each["type"] == "MarkdownNote"]
+    models = [model for each in nodes for model in each["properties"].get("models", ())]
+    assert len(models) == (4 if needs_files(path) else 0)
+    for model in models:
+        assert model["url"].startswith(FILES) and model["url"].endswith("/" + model["name"])
+        assert f"**{model['directory']}**: [{model['name']}]({model['url']})" in note

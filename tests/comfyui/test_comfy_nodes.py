@@ -55,3 +55,15 @@ def test_canvas_options_out_of_range_are_refused_with_the_range(
     error = comfyui.run(prompt).message("execution_error")
     assert error is not None
     assert "'huge' is not understood" in error["exception_message"]
+
+
+def test_a_preset_goes_before_the_widgets_and_the_report_says_so(
+    comfyui: ComfyUI, object_info: dict[str, Any]
+) -> None:
+    prompt, task = fill_prompt(object_info, preset="fast (cfg 1)", seed=12)
+    prompt["said"] = {"class_type": "PreviewAny", "inputs": {"source": [task, 3]}}
+    run = comfyui.run(prompt)
+    assert run.status == "success", run.message("execution_error")
+    [text] = run.outputs["said"]["text"]
+    assert "20 steps, cfg 1, guidance 30, seed 12" in text
+    assert text.splitlines()[-1] == "preset fast (cfg 1): 20 steps, cfg 1, guidance 30"

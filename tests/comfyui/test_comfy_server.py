@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from comfy_graph import (
     BACKENDS,
+    MODEL_BACKEND,
     TASKS,
     api_prompt,
     fill_example,
     load,
+    needs_files,
     runs_on_fal,
     task_node,
     workflow_files,
@@ -39,7 +41,8 @@ pytestmark = pytest.mark.comfy
 
 NODE_ID = re.compile(r'node_id="(\w+)"')
 WORKFLOWS = workflow_files()
-each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+RUNNABLE = [path for path in WORKFLOWS if not needs_files(path)]
+each_runnable = pytest.mark.parametrize("path", RUNNABLE, ids=[path.stem for path in RUNNABLE])
 
 
 def our_nodes(object_info: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +103,7 @@ def test_every_task_has_an_example_workflow_on_every_backend(object_info: dict[s
     used = [{node["class_type"] for node in prompt.values()} for prompt in prompts]
     for backend, task in product(BACKENDS, TASKS):
         assert sum({backend, task} <= kinds for kinds in used) == 1, (backend, task)
+    assert sum(MODEL_BACKEND in kinds for kinds in used) == 1
 
 
 def test_the_template_list_names_every_example(comfyui: ComfyUI) -> None:
@@ -107,7 +111,7 @@ def test_the_template_list_names_every_example(comfyui: ComfyUI) -> None:
     assert sorted(offered) == [path.stem for path in WORKFLOWS]
 
 
-@each_workflow
+@each_runnable
 def test_the_example_runs_and_changes_nothing_outside_its_mask(
     comfyui: ComfyUI, object_info: dict[str, Any], fal: FalServer, path: Path
 ) -> None:
