@@ -31,7 +31,7 @@ class PartPatcher(ModelPatcher):
         self.wanted = Fit()
 
     def model_size(self) -> int:
-        return self.part.needs(self.wanted)
+        return self.part.device_bytes or self.part.needs(self.wanted)
 
     def loaded_size(self) -> int:
         return self.part.device_bytes
@@ -52,7 +52,9 @@ class PartPatcher(ModelPatcher):
         return 0  # so that ComfyUI asks for all of it, by detach
 
     def detach(self, unpatch_all: bool = True) -> nn.Module:
-        self.part.unload()
+        """With `unpatch_all` off, ComfyUI takes it off its list to put it there again: it stays."""
+        if unpatch_all:
+            self.part.unload()
         return self.model
 
 
@@ -81,7 +83,12 @@ class ComfyMemory:
                 self.unload(part)  # what ComfyUI knows of its size is about to be wrong
             self._patchers[part].wanted = fit
         patchers = [self._patchers[part] for part, _ in parts]
-        model_management.load_models_gpu(patchers, memory_required=work, force_full_load=True)
+        try:
+            model_management.load_models_gpu(patchers, memory_required=work, force_full_load=True)
+        except BaseException:  # an interruption, too: ComfyUI has crossed some off its list by now
+            for part, _ in parts:
+                self.unload(part)
+            raise
 
     def unload(self, part: Part) -> None:
         patcher = self._patchers.get(part)

@@ -163,13 +163,15 @@ class FluxPlacement:
     @contextmanager
     def text_encoders(self, progress: ProgressSink) -> Iterator[None]:
         plan, parts = self._plan(), self._parts
-        with _checked(progress, parts.clip, parts.t5):
-            wanted = [(parts.clip, Fit()), (parts.t5, plan.t5)]
-            self._memory.load(wanted, self._sizes.encoding)
-            yield
-        if plan.t5.streamed:
-            self._memory.unload(parts.t5)
-            self._memory.unload(parts.clip)
+        try:
+            with _checked(progress, parts.clip, parts.t5):
+                wanted = [(parts.clip, Fit()), (parts.t5, plan.t5)]
+                self._memory.load(wanted, self._sizes.encoding)
+                yield
+        finally:
+            if plan.t5.streamed:
+                self._memory.unload(parts.t5)
+                self._memory.unload(parts.clip)
 
     @contextmanager
     def transformer(self, inputs: ModulationInputs, progress: ProgressSink) -> Iterator[Select]:

@@ -259,6 +259,23 @@ def test_a_run_after_an_interrupted_one_equals_a_fresh_one(
         assert torch.equal(machine.paint(request), paint(reference, request))
 
 
+def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make_machine(files, Card(ON_DEMAND), monkeypatch)
+    machine.paint(make_request())
+    t5, clip = machine.part("t5"), machine.part("clip")
+
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    hook = t5.module.encoder.block[1].register_forward_pre_hook(stop)
+    with pytest.raises(Interrupted):
+        machine.paint(make_request(prompt="a dog"))
+    hook.remove()
+    assert (t5.fit, clip.fit) == (None, None)
+
+
 def test_two_models_in_turn_do_not_mix(
     files: ModelFiles,
     tmp_path: Path,
