@@ -68,7 +68,7 @@ def synchronize(device: torch.device) -> None:
 
 def empty_cache(device: torch.device) -> None:
     """Gives memory back that torch keeps for later: the device's, and page-locked memory of the
-    machine, which torch can give back since 2.7.
+    machine, where this version of torch can.
     """
     if device.type == "cpu":
         return

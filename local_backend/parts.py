@@ -5,6 +5,7 @@ Its home is the file, mapped into memory: an empty part holds nothing but its la
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,11 @@ from .devices import empty_cache
 from .linear import StoredLinear, low_rank, scaled, store_linears
 from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 
-# Of the machine's memory: what is page-locked is taken from everybody else.
+# Of the machine's memory, and of what is free of it: page-locked memory is nobody else's.
 _MOST_PINNED = 0.45
+_MOST_AVAILABLE = 0.8
+
+logger = logging.getLogger("onereward")
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,12 @@ class Part:
         self._names_in: dict[int | None, list[str]] = defaultdict(list)
         for name, place in self._places.items():
             self._names_in[place.block].append(name)
+        # What the module works out for itself, such as the numbers of its places.
+        self._constants = [
+            (Slot((self.module.get_submodule(path), name)), tensor)
+            for path, name, tensor in _constants(self.module)
+        ]
+        self._pins = False
         for _, block in self._blocks:
             block.register_forward_pre_hook(lambda *_: self.check())
         self._lora: Mapping[str, LowRank] = {}
@@ -181,6 +191,8 @@ class Part:
             place.slot.empty()
             if place.scale is not None:
                 place.scale.empty()
+        for slot, tensor in self._constants:
+            slot.put(tensor)
         for name in self._lora:
             linear = self._lora_layer(name)
             if linear is not None:
@@ -230,17 +242,18 @@ class Part:
         return min(whole, info.nbytes)
 
     def _fill(self, device: torch.device, fit: Fit) -> None:
+        for slot, tensor in self._constants:
+            slot.put(tensor.to(device))
         for name in self._names_in[None]:
             self.check()
             self._put_all(self._content(name, device, fit), device)
-        pin = self._may_pin(device, fit)
+        self._pins = self._may_pin(device, fit)
         streamed: list[StreamedBlock] = []
         for number in range(len(self._blocks)):
             self.check()
             contents = [c for n in self._names_in[number] for c in self._content(n, device, fit)]
             if number in fit.streamed:
-                in_file = not pin and not fit.fp8
-                streamed.append(lay_out(contents) if in_file else pack(contents, pin))
+                streamed.append(self._on_host(contents, fit))
             else:
                 self._put_all(contents, device)
         self._put_lora(device)
@@ -252,15 +265,23 @@ class Part:
             self.streamer = BlockStreamer(blocks, streamed, device)
             self.device_bytes += self.streamer.device_bytes
 
+    def _on_host(self, contents: Contents, fit: Fit) -> StreamedBlock:
+        """Page-locked as long as there is such memory; else in the file, if it is as there."""
+        if self._pins:
+            try:
+                return pack(contents, pin=True)
+            except RuntimeError as error:  # drivers differ in what they call it
+                logger.warning("no page-locked memory is left; streaming is slower: %s", error)
+                self._pins = False
+        return pack(contents) if fit.fp8 else lay_out(contents)
+
     def _may_pin(self, device: torch.device, fit: Fit) -> bool:
         sizes = self.sizes(fit.fp8).blocks
         # torch rounds each piece up to a power of two
         size = sum(1 << sizes[number].bit_length() for number in fit.streamed)
-        return (
-            self._run_often
-            and device.type == "cuda"
-            and size <= _MOST_PINNED * psutil.virtual_memory().total
-        )
+        memory = psutil.virtual_memory()
+        most = min(_MOST_PINNED * memory.total, _MOST_AVAILABLE * memory.available)
+        return self._run_often and device.type == "cuda" and size <= most
 
     def _content(self, name: str, device: torch.device, fit: Fit) -> list[tuple[Slot, Tensor]]:
         """What goes into a weight's slots; on the device only if it is converted there."""
@@ -316,6 +337,14 @@ def _owners(module: nn.Module) -> dict[str, list[tuple[str, str]]]:
         path, _, leaf = name.rpartition(".")
         owners.setdefault(first.setdefault(id(parameter), name), []).append((path, leaf))
     return owners
+
+
+def _constants(module: nn.Module) -> list[tuple[str, str, Tensor]]:
+    """The buffers that are there before anything is loaded: where, their name, their value."""
+    return [
+        (*name.rpartition(".")[::2], tensor)  # type: ignore[misc]
+        for name, tensor in module.named_buffers()
+    ]
 
 
 def _blocks(module: nn.Module, lists: Sequence[str]) -> list[tuple[str, nn.Module]]:

@@ -92,7 +92,6 @@ def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Pl
     for fp8 in (first, *others):
         yield _plan(sizes, Fit(fp8=fp8), Fit(), tile)
         yield _plan(sizes, Fit(fp8=fp8), t5, tile)
-        yield _plan(sizes, Fit(fp8=fp8), t5, True)
     fp8 = others[-1] if others else first
     for tiled in (tile, True):
         room = int(_SPARE * budget) - _beside(sizes, t5, tiled)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,8 +9,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-
-logger = logging.getLogger("onereward")
 
 Pairs = Sequence[tuple[Tensor, Tensor]]  # a place on the device, and what is copied to it
 
@@ -138,23 +135,14 @@ def pack(contents: Contents, pin: bool = False) -> StreamedBlock:
 
     Args:
         contents: on any device.
-        pin: into page-locked memory, from where copies run beside the computation, if the machine
-            has any left.
+        pin: into page-locked memory, from where copies run beside the computation; RuntimeError if
+            the machine has none left.
     """
     block = lay_out(contents)
-    host = _host_memory(block.size, pin)
+    host = torch.empty(block.size, dtype=torch.uint8, pin_memory=pin)
     for (_, place, _, _), tensor in zip(block.layout, block.sources, strict=True):
         host[place].copy_(tensor.contiguous().reshape(-1).view(torch.uint8))
     return replace(block, sources=(host,))
-
-
-def _host_memory(size: int, pin: bool) -> Tensor:
-    if pin:
-        try:
-            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        except RuntimeError as error:  # drivers differ in what they call it
-            logger.warning("no page-locked memory left, so streaming is slower: %s", error)
-    return torch.empty(size, dtype=torch.uint8)
 
 
 class BlockStreamer:
@@ -205,15 +193,12 @@ class BlockStreamer:
             self._coming.clear()
             self._fetch(index)
         self._lane.wait(self._coming.pop(index))
-        following = (index + 1) % len(self._pairs)
-        if following % 2 != index % 2:
-            self._fetch(following)
 
     def _after(self, index: int, *_: object) -> None:
+        # The block's work is queued by now, so that even a copy that holds the program up runs
+        # beside it; the next block's buffer was read last by the block before this one.
         self._free[index % 2] = self._lane.mark()
-        following = (index + 1) % len(self._pairs)
-        if following % 2 == index % 2:  # an odd number of blocks: the last and the first share one
-            self._fetch(following)
+        self._fetch((index + 1) % len(self._pairs))
 
     def _fetch(self, index: int) -> None:
         self._coming[index] = self._lane.copy(self._pairs[index], self._free[index % 2])

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes.layouts import write_t5, write_transformer
+from fakes.layouts import write_clip, write_t5, write_transformer
 from fakes.layouts_gguf import write_gguf_transformer
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
 from onereward_pack.local_backend.checkpoints.lora import Lora, LowRank
-from onereward_pack.local_backend.checkpoints.models import open_t5, open_transformer
+from onereward_pack.local_backend.checkpoints.models import (
+    open_clip,
+    open_t5,
+    open_transformer,
+)
 from onereward_pack.local_backend.modulation import modulation_names
 from onereward_pack.local_backend.parts import Fit, Part
 from torch import Tensor
@@ -256,6 +260,20 @@ def test_weights_take_no_more_than_in_their_file(tmp_path: Path, flux: TinyFlux)
     part.load(CPU, Fit())
     assert part.module.transformer_blocks[0].attn.to_q.data.dtype == torch.bfloat16
     assert part.module.dtype == torch.float32
+
+
+def test_what_the_module_works_out_for_itself_goes_to_the_device_and_comes_back(
+    tmp_path: Path, flux: TinyFlux
+) -> None:
+    part = Part(open_clip(write_clip(tmp_path, flux.text_encoder).path), torch.float32)
+    before = {name: tensor.clone() for name, tensor in part.module.named_buffers()}
+    assert before, "CLIP numbers its places"
+    part.load(torch.device("meta"), Fit())
+    tensors = [*part.module.parameters(), *part.module.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    part.unload()
+    after = dict(part.module.named_buffers())
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16", "fp8_scaled"])

@@ -48,7 +48,7 @@ def card(gib: int) -> int:
         (24, "fp8", "fp8 resident, T5 resident"),
         (16, "auto", "fp8 resident, T5 on demand"),
         (16, "file", "bf16 22 of 57 blocks streamed, T5 on demand"),
-        (12, "auto", "fp8 resident, T5 on demand, VAE in tiles"),
+        (12, "auto", "fp8 8 of 57 blocks streamed, T5 on demand"),
         (8, "auto", "fp8 34 of 57 blocks streamed, T5 on demand"),
         (6, "auto", "fp8 48 of 57 blocks streamed, T5 on demand"),
     ],
