@@ -11,12 +11,12 @@ import torch
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
 from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
-from .devices import compute_dtype, holds_fp8, pick_device
 from .flux import flux_components, open_flux
-from .memory import OWNER, is_out_of_memory, shared_memory
+from .memory.devices import compute_dtype, holds_fp8, pick_device
+from .memory.owner import OWNER, is_out_of_memory, shared_memory
+from .memory.placement import FluxPlacement
 from .model_files import ModelFiles
 from .pipeline import OneRewardPipeline
-from .placement import FluxPlacement
 
 
 class PreviewBackend:

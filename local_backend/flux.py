@@ -13,9 +13,9 @@ from ..nodes.errors import CheckpointError
 from .checkpoints.lora import open_lora
 from .checkpoints.models import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from .components import Components
+from .memory.modulation import ModulationTable, modulation_names
+from .memory.parts import Part
 from .model_files import ModelFiles
-from .modulation import ModulationTable, modulation_names
-from .parts import Part
 from .previews import load_latent_rgb
 
 ASSETS = Path(__file__).parent / "checkpoints" / "flux"

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..nodes.errors import InputError
 from .components import Components
-from .devices import synchronize
-from .modulation import ModulationInputs, scaled_time
-from .placement import Placement, Resident
+from .memory.devices import synchronize
+from .memory.modulation import ModulationInputs, scaled_time
+from .memory.placement import Placement, Resident
 
 _CACHED_PROMPTS = 16
 

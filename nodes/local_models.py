@@ -131,7 +131,7 @@ def auto_spec() -> tuple[LocalSpec | None, str]:
     named = [name for name in choices(TRANSFORMER.kind) if TRANSFORMER.usual.search(name)]
     if not named:
         return None, ""
-    from ..local_backend.devices import can_run_flux
+    from ..local_backend.memory.devices import can_run_flux
 
     try:
         spec = LocalSpec(transformer=_best(TRANSFORMER, named))

@@ -14,13 +14,14 @@ from fakes.layouts import write_clip, write_pipeline, write_t5, write_transforme
 from fakes.tiny import make_request
 from fakes.tiny_flux import flux_components, tiny_flux_fill
 from onereward_pack.local_backend import backend as backend_module
-from onereward_pack.local_backend import memory
 from onereward_pack.local_backend.backend import LocalBackend
-from onereward_pack.local_backend.memory import OwnMemory
+from onereward_pack.local_backend.memory import owner, placement
+from onereward_pack.local_backend.memory.fits import Fit
+from onereward_pack.local_backend.memory.owner import OwnMemory
+from onereward_pack.local_backend.memory.parts import Part
+from onereward_pack.local_backend.memory.placement import FluxPlacement
 from onereward_pack.local_backend.model_files import ModelFiles
-from onereward_pack.local_backend.parts import Fit, Part
 from onereward_pack.local_backend.pipeline import OneRewardPipeline
-from onereward_pack.local_backend.placement import FluxPlacement
 from onereward_pack.nodes.contracts import Backend, EditRequest
 from onereward_pack.nodes.errors import (
     CheckpointError,
@@ -67,7 +68,7 @@ class Machine:
 
     @property
     def placement(self) -> FluxPlacement:
-        pipeline = memory.OWNER._pipeline
+        pipeline = owner.OWNER._pipeline
         assert pipeline is not None
         assert isinstance(pipeline.placement, FluxPlacement)
         return pipeline.placement
@@ -96,9 +97,9 @@ def reference() -> OneRewardPipeline:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    memory.OWNER.unload()
+    owner.OWNER.unload()
     yield
-    memory.OWNER.unload()
+    owner.OWNER.unload()
 
 
 @pytest.fixture
@@ -226,7 +227,7 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
-        memory.OWNER.unload()
+        owner.OWNER.unload()
         machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
         machine.paint(make_request())
         assert (machine.part("t5").fit is not None) is kept
@@ -313,7 +314,7 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
     assert all(part.device_bytes for part in parts)
     table = machine.placement._parts.table
-    memory.OWNER.unload()
+    owner.OWNER.unload()
     assert [part.device_bytes for part in parts] == [0] * 4
     assert all(row.rows == [] for row in table._rows.values())
 
@@ -328,8 +329,6 @@ def test_the_result_names_the_plan(machine: Machine, files: ModelFiles) -> None:
 def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onereward_pack.local_backend import placement
-
     monkeypatch.setattr(placement, "TILE_ABOVE", 64 * 64)
     tiled = []
     machine.paint(make_request())

@@ -43,7 +43,7 @@ RULES: dict[str, set[str]] = {
     # The only rooms that look into ComfyUI's model folders, and into the files there.
     "nodes.model_folders": {"folder_paths", "nodes.errors"},
     "nodes.local_models": PURE
-    | {"nodes.model_folders", "local_backend.model_files", "local_backend.devices"}
+    | {"nodes.model_folders", "local_backend.model_files", "local_backend.memory.devices"}
     | {"local_backend.checkpoints.files", "local_backend.checkpoints.families"},
     "nodes.progress": {"comfy", "server", "PIL"},
     "nodes.running": {"torch", "nodes.backends", "nodes.local_models", "nodes.progress"}
@@ -71,7 +71,7 @@ RULES: dict[str, set[str]] = {
     "local_backend.checkpoints.safetensors_files": LIGHT,
     "local_backend.checkpoints.gguf_files": LIGHT | {"gguf"},
     "local_backend.checkpoints.sidecars": LIGHT,
-    "local_backend.comfy_patcher": TENSORS | {"comfy", "local_backend"},
+    "local_backend.memory.comfy_patcher": TENSORS | {"comfy", "local_backend"},
     "local_backend.comfy_model": TENSORS | {"comfy", "local_backend"} | PURE,
     # Scripts that are run by hand to make the model again; no other room imports them.
     "local_backend.preview_model.training": TENSORS

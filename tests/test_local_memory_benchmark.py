@@ -11,8 +11,8 @@ import torch
 from benchmarks import local_memory as bench
 from benchmarks.local_memory_report import Row, table
 from benchmarks.local_memory_watch import Card, Watch
-from onereward_pack.local_backend.parts import Fit
-from onereward_pack.local_backend.plans import Plan
+from onereward_pack.local_backend.memory.fits import Fit
+from onereward_pack.local_backend.memory.plans import Plan
 
 CARDS = {
     "all": "bf16 resident, T5 resident",

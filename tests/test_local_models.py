@@ -219,7 +219,7 @@ def test_a_header_is_read_once_while_the_file_stays_as_it_is(
 
 def can_run(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     devices = SimpleNamespace(can_run_flux=lambda: answer)
-    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.devices", devices)
+    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.memory.devices", devices)
 
 
 def test_the_auto_rule_takes_a_onereward_file_with_all_parts_on_a_gpu_that_can(

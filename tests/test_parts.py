@@ -17,8 +17,9 @@ from onereward_pack.local_backend.checkpoints.models import (
     open_t5,
     open_transformer,
 )
-from onereward_pack.local_backend.modulation import modulation_names
-from onereward_pack.local_backend.parts import Fit, Part
+from onereward_pack.local_backend.memory.fits import Fit
+from onereward_pack.local_backend.memory.modulation import modulation_names
+from onereward_pack.local_backend.memory.parts import Part
 from torch import Tensor
 
 CPU = torch.device("cpu")

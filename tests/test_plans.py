@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from onereward_pack.local_backend.parts import Fit, PartSizes
-from onereward_pack.local_backend.plans import (
+from onereward_pack.local_backend.memory.fits import Fit, PartSizes
+from onereward_pack.local_backend.memory.plans import (
     GB,
     Sizes,
     choose_plan,

@@ -56,12 +56,12 @@ from benchmarks.local_memory_watch import Card, Enough, OutOfTime, Sink, Watch, 
 from fakes.tiny import make_request
 from onereward_pack.local_backend import backend as backend_module
 from onereward_pack.local_backend.backend import LocalBackend
-from onereward_pack.local_backend.devices import compute_dtype
 from onereward_pack.local_backend.flux import open_flux
-from onereward_pack.local_backend.memory import _RESERVE, OWNER, free_memory
+from onereward_pack.local_backend.memory.devices import compute_dtype
+from onereward_pack.local_backend.memory.owner import _RESERVE, OWNER, free_memory
+from onereward_pack.local_backend.memory.plans import GB, Plan, Sizes, choose_plan, ladder
+from onereward_pack.local_backend.memory.work import work_sizes
 from onereward_pack.local_backend.model_files import PRECISIONS, ModelFiles
-from onereward_pack.local_backend.plans import GB, Plan, Sizes, choose_plan, ladder
-from onereward_pack.local_backend.work import work_sizes
 from onereward_pack.nodes.contracts import EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor

@@ -11,12 +11,13 @@ from unittest.mock import patch
 
 import torch
 from benchmarks.local_memory_models import now
-from onereward_pack.local_backend.memory import _RESERVE, OwnMemory
-from onereward_pack.local_backend.modulation import ModulationTable
-from onereward_pack.local_backend.parts import Fit, Part
+from onereward_pack.local_backend.memory.fits import Fit
+from onereward_pack.local_backend.memory.modulation import ModulationTable
+from onereward_pack.local_backend.memory.owner import _RESERVE, OwnMemory
+from onereward_pack.local_backend.memory.parts import Part
+from onereward_pack.local_backend.memory.placement import FluxPlacement
+from onereward_pack.local_backend.memory.plans import Plan
 from onereward_pack.local_backend.pipeline import OneRewardPipeline
-from onereward_pack.local_backend.placement import FluxPlacement
-from onereward_pack.local_backend.plans import Plan
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
 

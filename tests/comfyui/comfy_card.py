@@ -38,12 +38,13 @@ from fakes.layouts import write_clip, write_t5, write_transformer, write_vae  # 
 from fakes.tiny import make_request  # noqa: E402
 from fakes.tiny_flux import flux_components, tiny_flux_fill  # noqa: E402
 from onereward_pack.local_backend.backend import LocalBackend  # noqa: E402
-from onereward_pack.local_backend.comfy_patcher import ComfyMemory, PartPatcher  # noqa: E402
-from onereward_pack.local_backend.memory import OWNER  # noqa: E402
+from onereward_pack.local_backend.memory.comfy_patcher import ComfyMemory, PartPatcher  # noqa: E402
+from onereward_pack.local_backend.memory.fits import Fit  # noqa: E402
+from onereward_pack.local_backend.memory.owner import OWNER  # noqa: E402
+from onereward_pack.local_backend.memory.parts import Part  # noqa: E402
+from onereward_pack.local_backend.memory.placement import FluxPlacement  # noqa: E402
 from onereward_pack.local_backend.model_files import ModelFiles  # noqa: E402
-from onereward_pack.local_backend.parts import Fit, Part  # noqa: E402
 from onereward_pack.local_backend.pipeline import OneRewardPipeline  # noqa: E402
-from onereward_pack.local_backend.placement import FluxPlacement  # noqa: E402
 from onereward_pack.nodes.contracts import EditRequest  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 

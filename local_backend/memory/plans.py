@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .parts import Fit, PartSizes
+from .fits import Fit, PartSizes
 
 GB = 10**9
 _FEW = 0.2  # of the blocks

@@ -11,12 +11,13 @@ from typing import Protocol
 import torch
 from diffusers import AutoencoderKL
 
-from ..nodes.contracts import EditRequest, ProgressSink
-from ..nodes.errors import LocalBackendError
+from ...nodes.contracts import EditRequest, ProgressSink
+from ...nodes.errors import LocalBackendError
+from ..flux import FluxParts
 from .devices import synchronize
-from .flux import FluxParts
+from .fits import Fit
 from .modulation import ModulationInputs
-from .parts import Fit, Part
+from .parts import Part
 from .plans import GB, Plan, choose_plan, steady_plan
 from .work import work_sizes
 

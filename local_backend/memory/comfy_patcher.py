@@ -12,7 +12,8 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from .parts import Fit, Part
+from .fits import Fit
+from .parts import Part
 
 logger = logging.getLogger("onereward")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checkpoints.lora import LowRank
-from .checkpoints.stored import dense
+from ..checkpoints.lora import LowRank
+from ..checkpoints.stored import dense
 
 
 class StoredLinear(nn.Module):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..nodes.contracts import EditRequest
-from .flux import FluxParts
+from ...nodes.contracts import EditRequest
+from ..flux import FluxParts
 from .plans import Sizes
 
 _TEXT_TOKENS = 512

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import psutil
 import torch
 
+from ..pipeline import OneRewardPipeline
 from .devices import comfy_management, empty_cache, total_memory
-from .parts import Fit, Part
-from .pipeline import OneRewardPipeline
+from .fits import Fit
+from .parts import Part
 from .placement import Memory
 
 _RESERVE = 600 * 10**6  # bytes for the device's own context and for what arithmetic forgets
