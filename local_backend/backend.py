@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult,
 from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
 from .flux import flux_components, open_flux
-from .memory.devices import compute_dtype, holds_fp8, pick_device
+from .memory.devices import compute_dtype, pick_device
 from .memory.owner import OWNER, is_out_of_memory, shared_memory
 from .memory.placement import FluxPlacement
 from .model_files import ModelFiles
@@ -84,34 +84,21 @@ class LocalBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._key(), self._build) as pipeline:
+        with OWNER.pipeline(self._files.models(), self._build) as pipeline:
+            placement = pipeline.placement
+            assert isinstance(placement, FluxPlacement)
+            placement.adapt(self._files)
             while True:
                 try:
-                    result = pipeline(request, progress)
-                    return replace(result, notes=pipeline.placement.notes)
+                    return replace(pipeline(request, progress), notes=placement.notes)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
                 # outside the except block: the error's traceback holds the tensors of the run
-                pipeline.placement.step_down(progress)
+                placement.step_down(progress)
 
     def _build(self) -> OneRewardPipeline:
-        device, precision = pick_device(), self._files.precision
-        if precision == "auto" and not holds_fp8(device):
-            precision = "file"
+        device = pick_device()
         parts = open_flux(self._files, compute_dtype(device))
-        placement = FluxPlacement(parts, shared_memory(device), precision)
+        placement = FluxPlacement(parts, shared_memory(device))
         return OneRewardPipeline(flux_components(parts), device, placement)
-
-    def _key(self) -> Hashable:
-        """Other files, or a file that was written anew, need another pipeline."""
-        files = self._files
-        paths = (files.transformer, files.text_encoder, files.text_encoder_2, files.vae, files.lora)
-        return (files, *(_stamp(path) for path in paths if path is not None))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """When a file, or the newest of a folder's, was written, and its size."""
-    files = [path, *path.iterdir()] if path.is_dir() else [path]
-    stats = [file.stat() for file in files if file.exists()]
-    return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)

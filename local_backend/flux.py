@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from ..nodes.errors import CheckpointError
-from .checkpoints.lora import open_lora
+from .checkpoints.lora import linear_layers
 from .checkpoints.models import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from .components import Components
 from .memory.modulation import ModulationTable, modulation_names
@@ -35,8 +37,8 @@ class FluxParts:
     transformer.
 
     Attributes:
+        layers: the transformer's own, which a LoRA has to fit.
         stored: the precision of the transformer's file, in words.
-        notes: what the user should know about the files.
     """
 
     transformer: Part
@@ -44,12 +46,12 @@ class FluxParts:
     clip: Part
     vae: Part
     table: ModulationTable
+    layers: Mapping[str, nn.Linear]
     stored: str
-    notes: tuple[str, ...] = ()
 
 
 def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
-    """Looks at the files' headers; the weights stay where they are.
+    """Looks at the files' headers; the weights stay where they are. The LoRA is not looked at.
 
     Args:
         dtype: what the models compute in.
@@ -65,21 +67,16 @@ def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
         open_vae(files.vae),
     )
     _check_widths(transformer, t5, clip, vae)
-    names = modulation_names(transformer.module)
+    layers, names = linear_layers(transformer.module), modulation_names(transformer.module)
     part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
-    notes: tuple[str, ...] = ()
-    if files.lora is not None:
-        lora = open_lora(files.lora, transformer.module)
-        part.add_lora(lora, files.lora_strength)
-        notes = lora.notes
     return FluxParts(
         transformer=part,
         t5=Part(t5, dtype, block_lists=_T5_BLOCKS),
         clip=Part(clip, dtype),
         vae=Part(vae, dtype, keep_stored=False),
         table=ModulationTable(part.module),
+        layers=layers,
         stored=_stored_as(transformer),
-        notes=notes,
     )
 
 

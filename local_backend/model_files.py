@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,3 +29,18 @@ class ModelFiles:
     lora: Path | None = None
     lora_strength: float = 1.0
     precision: str = "auto"
+
+    def models(self) -> Hashable:
+        """The four models, as they are on the disk now: other files, or a file that was written
+        anew, are other models. A LoRA and the precision are not part of it.
+        """
+        paths = (self.transformer, self.text_encoder, self.text_encoder_2, self.vae)
+        return tuple(file_stamp(path) for path in paths)
+
+
+def file_stamp(path: Path) -> Hashable:
+    """Which file it is, when it or the newest of a folder's files was written, and its size."""
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    stats = [file.stat() for file in files if file.exists()]
+    newest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return path, newest, sum(stat.st_size for stat in stats)

@@ -14,7 +14,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from fakes.layouts_lora import LoraNames, write_lora
 from fakes.refusals import refusal, rewrite
 from fakes.tiny_flux import tiny_flux_fill
-from onereward_pack.local_backend.checkpoints.lora import Lora, open_lora
+from onereward_pack.local_backend.checkpoints.lora import Lora, linear_layers, open_lora
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -66,7 +66,10 @@ def with_peft(
 
 
 def agree(model: FluxTransformer2DModel, path: Path, state: Mapping[str, Tensor]) -> None:
-    ours, theirs = output(with_lora(model, open_lora(path, model))), output(with_peft(model, state))
+    ours, theirs = (
+        output(with_lora(model, open_lora(path, linear_layers(model)))),
+        output(with_peft(model, state)),
+    )
     assert (theirs - output(model)).abs().max() > 1e-2, "the LoRA changes nothing"
     assert (ours - theirs).abs().max() < 1e-5
 
@@ -122,7 +125,10 @@ def test_xlabs_layers_give_what_diffusers_gives(
     }
     rewrite(path, extra)
     agree(transformer, path, load_file(path))
-    assert "single_transformer_blocks.1.proj_mlp" not in open_lora(path, transformer).targets
+    assert (
+        "single_transformer_blocks.1.proj_mlp"
+        not in open_lora(path, linear_layers(transformer)).targets
+    )
 
 
 @pytest.mark.parametrize("names", ["kohya", "bfl_prefixed"])
@@ -130,7 +136,7 @@ def test_fused_layers_become_slices_that_share_one_factor(
     tmp_path: Path, transformer: FluxTransformer2DModel, names: LoraNames
 ) -> None:
     written = write_lora(tmp_path, transformer, names, outside=True)
-    targets = open_lora(written.path, transformer).targets
+    targets = open_lora(written.path, linear_layers(transformer)).targets
     assert set(targets) == set(written.deltas)
     for name, delta in written.deltas.items():
         assert torch.allclose(targets[name].up @ targets[name].down, delta, atol=1e-6), name
@@ -157,7 +163,11 @@ def test_peft_s_settings_in_the_header_count(
         save_file(
             state, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(settings)}
         )
-        ours = output(with_lora(transformer, open_lora(tmp_path / "a.safetensors", transformer)))
+        ours = output(
+            with_lora(
+                transformer, open_lora(tmp_path / "a.safetensors", linear_layers(transformer))
+            )
+        )
         theirs = output(with_peft(transformer, state, settings))
         assert (ours - theirs).abs().max() < 1e-5
         plain = output(with_peft(transformer, state))
@@ -173,7 +183,7 @@ def factors(layer: str, inputs: int, outputs: int, rank: int = 2) -> dict[str, T
 
 def opened(path: Path, model: FluxTransformer2DModel, tensors: dict[str, Tensor]) -> Lora:
     save_file(tensors, path / "a.safetensors")
-    return open_lora(path / "a.safetensors", model)
+    return open_lora(path / "a.safetensors", linear_layers(model))
 
 
 def test_text_encoder_parts_are_left_out_and_said(
@@ -221,7 +231,7 @@ def test_the_transformer_is_not_changed(
     tmp_path: Path, transformer: FluxTransformer2DModel
 ) -> None:
     before = {name: value.clone() for name, value in transformer.state_dict().items()}
-    open_lora(write_lora(tmp_path, transformer).path, transformer)
+    open_lora(write_lora(tmp_path, transformer).path, linear_layers(transformer))
     after = transformer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -279,7 +289,7 @@ def test_what_is_more_or_less_than_a_lora_is_refused(
 
 
 def refused(path: Path, model: FluxTransformer2DModel) -> str:
-    opener: Callable[[Path], object] = lambda path: open_lora(path, model)  # noqa: E731
+    opener: Callable[[Path], object] = lambda path: open_lora(path, linear_layers(model))  # noqa: E731
     return refusal(opener, path, may_read=True)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.layouts import write_clip, write_pipeline, write_t5, write_transformer, write_vae
+from fakes.layouts_lora import write_lora
 from fakes.tiny import make_request
 from fakes.tiny_flux import flux_components, tiny_flux_fill
 from onereward_pack.local_backend import backend as backend_module
@@ -29,6 +30,7 @@ from onereward_pack.nodes.errors import (
     LocalBackendError,
     ModelNotFoundError,
 )
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -309,6 +311,41 @@ def test_a_file_that_was_written_anew_is_read_anew(
     assert not torch.equal(machine.paint(make_request()), before)
 
 
+def test_another_lora_or_strength_loads_no_model_again(
+    files: ModelFiles, tmp_path: Path, machine: Machine, reference: OneRewardPipeline
+) -> None:
+    flux = tiny_flux_fill(width=WIDTH)
+    written = write_lora(tmp_path, flux.transformer, "peft")
+    request = make_request()
+    plain = paint(reference, request)
+
+    def with_lora(strength: float) -> Tensor:
+        machine.backend = LocalBackend(replace(files, lora=written.path, lora_strength=strength))
+        return machine.paint(request)
+
+    full, half, none = with_lora(1.0), with_lora(0.5), with_lora(0.0)
+    assert not torch.equal(full, plain) and not torch.equal(full, half)
+    assert torch.equal(none, plain)
+    assert torch.equal(with_lora(1.0), full)
+    machine.backend = LocalBackend(files)
+    assert torch.equal(machine.paint(request), plain)
+    assert machine.part("transformer").loads == machine.part("t5").loads == 1
+
+
+def test_a_lora_s_notes_are_told(files: ModelFiles, tmp_path: Path, machine: Machine) -> None:
+    flux = tiny_flux_fill(width=WIDTH)
+    path = write_lora(tmp_path, flux.transformer, "peft").path
+    layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    factors = {
+        f"{layer}.lora_A.weight": torch.ones(4, 64),
+        f"{layer}.lora_B.weight": torch.ones(64, 4),
+    }
+    save_file(load_file(path) | factors, path)
+    machine.backend = LocalBackend(replace(files, lora=path))
+    notes = machine.backend.run(make_request(), RecordingProgress()).notes
+    assert any("text encoder" in note for note in notes[1:])
+
+
 def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     machine.paint(make_request())
     parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
@@ -316,7 +353,7 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     table = machine.placement._parts.table
     owner.OWNER.unload()
     assert [part.device_bytes for part in parts] == [0] * 4
-    assert all(row.rows == [] for row in table._rows.values())
+    assert all(row.rows is None for row in table._rows.values())
 
 
 def test_the_result_names_the_plan(machine: Machine, files: ModelFiles) -> None:

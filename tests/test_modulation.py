@@ -108,7 +108,30 @@ def test_it_is_worked_out_again_when_what_it_depends_on_changes(
         table.prepare(inputs(2, torch.float32), layer, lambda: None)
         assert asked == list(table.names)
         table.prepare(inputs(2, torch.float32, **changes), layer, lambda: None)
-    assert asked == list(table.names) * 2
+        assert asked == list(table.names) * 2
+        table.clear()
+        table.prepare(inputs(2, torch.float32), layer, lambda: None)
+        assert asked == list(table.names) * 2, "the first run's rows are kept"
+        table.forget()
+        table.prepare(inputs(2, torch.float32), layer, lambda: None)
+    assert asked == list(table.names) * 3
+
+
+def test_the_rows_of_few_runs_are_kept() -> None:
+    table, layers = table_of(tiny_flux_fill().transformer)
+    asked: list[str] = []
+
+    def layer(name: str) -> Layer:
+        asked.append(name)
+        return layers[name]
+
+    runs = [inputs(1, torch.float32, timesteps=[float(time)]) for time in range(6)]
+    with torch.no_grad():
+        for run_inputs in (*runs, *runs[2:]):
+            table.prepare(run_inputs, layer, lambda: None)
+        assert len(asked) == 6 * len(table.names)
+        table.prepare(runs[0], layer, lambda: None)
+    assert len(asked) == 7 * len(table.names)
 
 
 def test_a_preparation_that_was_broken_off_is_begun_again() -> None:

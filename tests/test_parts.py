@@ -226,10 +226,10 @@ def test_a_lora_is_added_at_its_strength(path: Path, flux: TinyFlux, fit: Fit) -
     part = make_part(path)
     part.load(CPU, fit)
     plain = run(part.module)
-    part.unload()
-    part.add_lora(Lora({name: LowRank(down, up)}, ()), 0.5)
-    part.load(CPU, fit)
+    held, lora = part.device_bytes, Lora({name: LowRank(down, up)}, ())
+    part.set_lora(lora, 0.5)
     with_lora = run(part.module)
+    assert part.device_bytes == held + down.nbytes + up.nbytes
     assert not torch.equal(with_lora, plain)
     if not fit.fp8:
         merged = tiny_flux_fill().transformer
@@ -237,7 +237,14 @@ def test_a_lora_is_added_at_its_strength(path: Path, flux: TinyFlux, fit: Fit) -
             merged.get_submodule(name).weight += 0.5 * up @ down
         torch.testing.assert_close(with_lora, run(merged), rtol=1e-4, atol=1e-4)
     part.unload()
+    part.load(CPU, fit)
+    assert torch.equal(run(part.module), with_lora)
+    part.set_lora(lora, 0.0)
+    assert torch.equal(run(part.module), plain)
+    part.set_lora(None)
+    assert torch.equal(run(part.module), plain)
     assert part.module.get_submodule(name).down is None
+    assert (part.device_bytes, part.loads) == (held, 2)
 
 
 def test_a_lora_for_a_layer_that_is_left_out_is_in_the_layer(path: Path, flux: TinyFlux) -> None:
@@ -249,7 +256,7 @@ def test_a_lora_for_a_layer_that_is_left_out_is_in_the_layer(path: Path, flux: T
         block_lists=BLOCKS,
         left_out=modulation_names(flux.transformer),
     )
-    part.add_lora(Lora({name: LowRank(down, up)}, ()), -1.5)
+    part.set_lora(Lora({name: LowRank(down, up)}, ()), -1.5)
     part.load(CPU, Fit())
     expected = flux.transformer.get_submodule(name)(states) - 1.5 * states @ down.T @ up.T
     torch.testing.assert_close(part.layer(name)(states), expected, rtol=1e-4, atol=1e-4)

@@ -55,13 +55,19 @@ class Lora:
     notes: tuple[str, ...]
 
 
+def linear_layers(transformer: nn.Module) -> dict[str, nn.Linear]:
+    """The layers a LoRA may be for, by their names in the transformer."""
+    modules = transformer.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.Linear)}
+
+
 # ComfyUI runs nodes in inference mode; weights made there could never be compiled.
 @torch.inference_mode(False)
-def open_lora(path: Path, transformer: nn.Module) -> Lora:
+def open_lora(path: Path, layers: Mapping[str, nn.Linear]) -> Lora:
     """Reads a LoRA in the words of PEFT, kohya, BFL or XLabs.
 
     Args:
-        transformer: whose layers it must fit; it is not changed.
+        layers: those of the transformer that it must fit.
 
     Raises:
         ModelNotFoundError: the file is not there.
@@ -69,18 +75,14 @@ def open_lora(path: Path, transformer: nn.Module) -> Lora:
     """
     files = open_tensors(path)
     expect(files, Family.LORA)
-    return _Reader(files, transformer).read()
+    return _Reader(files, layers).read()
 
 
 class _Reader:
-    def __init__(self, files: TensorFiles, transformer: nn.Module) -> None:
+    def __init__(self, files: TensorFiles, layers: Mapping[str, nn.Linear]) -> None:
         self._files = files
         self._name = files.path.name
-        self._linears = {
-            name: module
-            for name, module in transformer.named_modules()
-            if hasattr(module, "in_features")
-        }
+        self._linears = layers
         self._places = Places(self._linears)
         self._settings = _peft_settings(files)
         self._targets: dict[str, LowRank] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -104,9 +104,13 @@ class Part:
         self.streamer: BlockStreamer | None = None
         self.loads = self.device_bytes = 0
 
-    def add_lora(self, lora: Lora, strength: float) -> None:
-        """Adds a LoRA to what is loaded from now on."""
-        self._lora = {name: scaled(factors, strength) for name, factors in lora.targets.items()}
+    def set_lora(self, lora: Lora | None, strength: float = 1.0) -> None:
+        """Puts a LoRA, or none, in the place of the one before; a loaded part stays loaded."""
+        self._take_lora_off()
+        targets = {} if lora is None else lora.targets
+        self._lora = {name: scaled(factors, strength) for name, factors in targets.items()}
+        if self._fit is not None:
+            self._put_lora(self._device)
 
     @property
     def fit(self) -> Fit | None:
@@ -157,10 +161,7 @@ class Part:
                 place.scale.empty()
         for slot, tensor in self._constants:
             slot.put(tensor)
-        for name in self._lora:
-            linear = self._lora_layer(name)
-            if linear is not None:
-                linear.down = linear.up = None
+        self._take_lora_off()
         self.streamer, self._fit, self._kept = None, None, {}
         self.device_bytes = 0
         self.on_unload()
@@ -279,18 +280,26 @@ class Part:
             slot.put(tensor)
             self.device_bytes += tensor.nbytes
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _put_lora(self, device: torch.device) -> None:
-        for name, factors in self._lora.items():
-            linear = self._lora_layer(name)
-            if linear is not None:
-                linear.down = factors.down.to(device, self.dtype)
-                linear.up = factors.up.to(device, self.dtype)
-                self.device_bytes += linear.down.nbytes + linear.up.nbytes
+        for linear, factors in self._lora_layers():
+            linear.down = factors.down.to(device, self.dtype)
+            linear.up = factors.up.to(device, self.dtype)
+            self.device_bytes += linear.down.nbytes + linear.up.nbytes
 
-    def _lora_layer(self, name: str) -> StoredLinear | None:
-        """The layer a LoRA is for, unless it was left out."""
-        layer = self.module.get_submodule(name)
-        return layer if isinstance(layer, StoredLinear) else None
+    def _take_lora_off(self) -> None:
+        for linear, _ in self._lora_layers():
+            if linear.down is not None and linear.up is not None:
+                self.device_bytes -= linear.down.nbytes + linear.up.nbytes
+            linear.down = linear.up = None
+
+    def _lora_layers(self) -> Iterator[tuple[StoredLinear, LowRank]]:
+        """The layers the LoRA is for, but for those that were left out."""
+        for name, factors in self._lora.items():
+            layer = self.module.get_submodule(name)
+            if isinstance(layer, StoredLinear):
+                yield layer, factors
 
 
 def _owners(module: nn.Module) -> dict[str, list[tuple[str, str]]]:

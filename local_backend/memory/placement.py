@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic
 from typing import Protocol
@@ -13,8 +13,10 @@ from diffusers import AutoencoderKL
 
 from ...nodes.contracts import EditRequest, ProgressSink
 from ...nodes.errors import LocalBackendError
+from ..checkpoints.lora import open_lora
 from ..flux import FluxParts
-from .devices import synchronize
+from ..model_files import ModelFiles, file_stamp
+from .devices import holds_fp8, synchronize
 from .fits import Fit
 from .modulation import ModulationInputs
 from .parts import Part
@@ -31,13 +33,7 @@ _BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is w
 
 
 class Placement(Protocol):
-    """Has a run's models on the device when they are needed.
-
-    Attributes:
-        notes: what the user should know of the last run.
-    """
-
-    notes: tuple[str, ...]
+    """Has a run's models on the device when they are needed."""
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Called before the first stage of a run."""
@@ -53,17 +49,12 @@ class Placement(Protocol):
     def vae(self, progress: ProgressSink) -> AbstractContextManager[None]:
         """The VAE is on the device inside."""
 
-    def step_down(self, progress: ProgressSink) -> None:
-        """After the device's memory ran out: the next run takes less."""
-
     def close(self) -> None:
         """Nobody will use the models any more."""
 
 
 class Resident:
     """All models lie on the device already, and stay."""
-
-    notes: tuple[str, ...] = ()
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Nothing to choose."""
@@ -109,13 +100,33 @@ class FluxPlacement:
         notes: the plan in words, and what is to be known of the files.
     """
 
-    def __init__(self, parts: FluxParts, memory: Memory, precision: str) -> None:
-        """`precision`: see LocalSpec."""
-        self._parts, self._memory, self._precision = parts, memory, precision
+    def __init__(self, parts: FluxParts, memory: Memory) -> None:
+        self._parts, self._memory = parts, memory
+        self._precision = "auto"
+        self._lora: tuple[Hashable, float] = (None, 0.0)
+        self._lora_notes: tuple[str, ...] = ()
         self._limit: int | None = None  # learned from a card that had less than it said
         self.plan: Plan | None = None
-        self.notes = parts.notes
+        self.notes: tuple[str, ...] = ()
         parts.transformer.on_unload = parts.table.clear
+
+    def adapt(self, files: ModelFiles) -> None:
+        """Takes over the LoRA and the precision of these files for the next runs; what is loaded
+        stays, so that another strength costs no time.
+
+        Raises:
+            CheckpointError, ModelNotFoundError: the LoRA's file is not what it should be.
+        """
+        self._precision = files.precision
+        if files.precision == "auto" and not holds_fp8(self._memory.device):
+            self._precision = "file"
+        wanted = (file_stamp(files.lora), files.lora_strength) if files.lora else (None, 0.0)
+        if wanted == self._lora:
+            return
+        lora = open_lora(files.lora, self._parts.layers) if files.lora else None
+        self._parts.transformer.set_lora(lora, files.lora_strength)
+        self._parts.table.forget()
+        self._lora, self._lora_notes = wanted, lora.notes if lora else ()
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Chooses the plan for a picture of this size.
@@ -143,7 +154,7 @@ class FluxPlacement:
             if part.fit not in (None, fit):
                 self._memory.unload(part)
         text = f"{budget / GB:.0f} GB free: {plan.words(self._sizes, self._parts.stored)}"
-        self.notes = (text, *self._parts.notes)
+        self.notes = (text, *self._lora_notes)
         logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
         progress.status(text)
 
