@@ -62,9 +62,10 @@ class LocalBackend:
     # the model was trained up to a megapixel; fal's endpoint is given the same
     capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, transformer: str) -> None:
+        """`transformer`: what the user calls it."""
         self._files = files
-        self.name = f"{files.transformer.stem} on this machine"
+        self.name = f"{transformer} on this machine"
 
     def check(self, recipe: EditRecipe) -> None:
         """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
@@ -87,9 +88,9 @@ class LocalBackend:
         with OWNER.pipeline(self._files.models(), self._build) as pipeline:
             placement = pipeline.placement
             assert isinstance(placement, FluxPlacement)
-            placement.adapt(self._files)
             while True:
                 try:
+                    placement.adapt(self._files)
                     return replace(pipeline(request, progress), notes=placement.notes)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):

@@ -40,7 +40,8 @@ def check_vae(vae: Any) -> None:
     else:
         return
     raise InputError(
-        f"VAE is {what}; FLUX needs its own, with 16 latent channels. Connect Load VAE with ae."
+        f"VAE is {what}; FLUX needs its own, with 16 latent channels. "
+        "Connect Load VAE with ae.safetensors."
     )
 
 
@@ -54,16 +55,15 @@ def tokenize(clip: Any, name: str, prompt: str) -> dict[str, Any]:
     Raises:
         InputError: it is no CLIP for FLUX, or there are more tokens than the model reads.
     """
-    # Options given here outweigh those the CLIP carries, and do not stay with it.
-    options = {"t5xxl_min_length": TEXT_LENGTH, "t5xxl_min_padding": 0}
-    tokens: dict[str, Any] = {}
-    if clip is not None:
-        tokens = clip.tokenize(prompt, tokenizer_options=options, disable_weights=True)
-    if set(tokens) != {"l", "t5xxl"}:
+    kinds = set() if clip is None else set(clip.tokenize(""))
+    if kinds != {"l", "t5xxl"}:
         raise InputError(
-            f"CLIP is {' + '.join(sorted(tokens)) or 'empty'}; FLUX reads l + t5xxl. "
+            f"CLIP is {' + '.join(sorted(kinds)) or 'empty'}; FLUX reads l + t5xxl. "
             'Connect DualCLIPLoader with clip_l, t5xxl and the type "flux".'
         )
+    # Options given here outweigh those the CLIP carries, and do not stay with it.
+    options = {"t5xxl_min_length": TEXT_LENGTH, "t5xxl_min_padding": 0}
+    tokens: dict[str, Any] = clip.tokenize(prompt, tokenizer_options=options, disable_weights=True)
     count = max(len(batch) for batch in tokens["t5xxl"])
     if count > TEXT_LENGTH:
         raise InputError(

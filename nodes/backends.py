@@ -81,7 +81,8 @@ def _resolve_local(spec: LocalSpec) -> Backend:
 
     with _packages():
         from ..local_backend.backend import LocalBackend
-    return LocalBackend(find_files(spec).files)
+    found = find_files(spec)
+    return LocalBackend(found.files, found.transformer)
 
 
 def _resolve_model(spec: ModelSpec) -> Backend:
@@ -93,13 +94,20 @@ def _resolve_model(spec: ModelSpec) -> Backend:
 
 @contextmanager
 def _packages() -> Iterator[None]:
-    """Tells a package that is not installed from a fault, and names the command."""
+    """Tells a package that is not installed, or does not go with the others, from a fault, and
+    names the command. For imports alone: diffusers says so by a RuntimeError.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"The package {error.name} is not installed. Run: "
             f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
+        ) from error
+    except (ImportError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"A package cannot be imported: {' '.join(str(error).split())}. Run: "
+            f'"{sys.executable}" -m pip install --upgrade diffusers transformers accelerate'
         ) from error
 
 

@@ -67,10 +67,12 @@ class Found:
 
     Attributes:
         files: where it lies.
-        words: the same for the user, by the names of the menus.
+        transformer: what the menu calls the transformer.
+        words: all of it for the user, by the names of the menus.
     """
 
     files: ModelFiles
+    transformer: str
     words: str
 
 
@@ -118,7 +120,7 @@ def find_files(spec: LocalSpec) -> Found:
         transformer=transformer, **paths, lora=lora, lora_strength=spec.lora_strength,
         precision=spec.precision,
     )  # fmt: skip
-    return Found(files, ", ".join(words))
+    return Found(files, chosen.rstrip("/"), ", ".join(words))
 
 
 def auto_spec() -> tuple[LocalSpec | None, str]:
@@ -135,9 +137,12 @@ def auto_spec() -> tuple[LocalSpec | None, str]:
 
     try:
         spec = LocalSpec(transformer=_best(TRANSFORMER, named))
+    except ModelNotFoundError:  # what is wrong with the first says more than that none fits
+        spec = LocalSpec(transformer=named[0])
+    try:
         find_files(spec)
     except LocalBackendError as error:
-        return None, f"{named[0]} is there, but it is not used. {error}"
+        return None, f"{spec.transformer} is there, but it is not used. {error}"
     if not can_run_flux():
         return None, f"{spec.transformer} is there, but no GPU that can hold it."
     return spec, ""
@@ -160,20 +165,25 @@ def _best(part: Part, among: list[str] | None = None) -> str:
     """The file that "auto" takes; see find_files. ModelNotFoundError if none fits."""
     fitting, others = [], []
     for name in choices(part.kind) if among is None else among:
+        readable = True
         try:
             path = locate(part.kind, name)
             path = pipeline_part(path, part.folder) or path
             misfit = _misfit(part.family, path)
         except LocalBackendError as error:  # it cannot be told, so it is not taken
-            misfit = str(error).rstrip(".")
+            misfit = str(error).rstrip(".").removeprefix(f"{name.rpartition('/')[2]} ")
+            readable = False
         if misfit:
-            others.append(f"{name}: {misfit}")
+            others.append((not part.usual.search(name), readable, f"{name}: {misfit}"))
         else:
             fitting.append((_rank(part, name, path), name))
     if fitting:
         return min(fitting)[1]
     folder = KINDS[part.kind].folder
-    seen = f" What is there does not fit: {'; '.join(others[:REASONS])}." if others else ""
+    others.sort()  # what was most likely meant comes first
+    seen = "; ".join(words for _, _, words in others[:REASONS])
+    more = f"; and {len(others) - REASONS} more" if len(others) > REASONS else ""
+    seen = f" What is there does not fit: {seen}{more}." if others else ""
     raise ModelNotFoundError(
         f"There is no {part.what} in ComfyUI's models/{folder} folder. Put one there, such as "
         f"{part.example} from {KINDS[part.kind].source}, and press R.{seen}"

@@ -33,30 +33,32 @@ class OneRewardLocalBackend(io.ComfyNode):
                     options=[AUTO, *choices("transformer")],
                     default=AUTO,
                     tooltip="OneReward or another FLUX.1-Fill: a file of diffusion_models "
-                    "(bf16, fp16, fp8, GGUF), or a folder of diffusers. auto: the OneReward file "
-                    "that is there, the largest if there are several. Default auto.",
+                    "(bf16, fp16, fp8, GGUF), or a folder of diffusers. auto: the one that is "
+                    "there; of several one named OneReward, of these the largest. Default auto.",
                 ),
                 io.Combo.Input(
                     "t5xxl",
                     options=[AUTO, *choices("text_encoder")],
                     default=AUTO,
                     tooltip="The T5-XXL text encoder, a file of text_encoders. auto: the diffusers "
-                    "folder's own, else the one that is there, the largest if there are several. "
-                    "Default auto.",
+                    "folder's own, else the one that is there; of several one named t5xxl, of "
+                    "these the largest. Default auto.",
                 ),
                 io.Combo.Input(
                     "clip_l",
                     options=[AUTO, *choices("text_encoder")],
                     default=AUTO,
                     tooltip="The CLIP-L text encoder, a file of text_encoders. auto: the diffusers "
-                    "folder's own, else clip_l if it is there, else another one. Default auto.",
+                    "folder's own, else the one that is there; of several one named clip_l. "
+                    "Default auto.",
                 ),
                 io.Combo.Input(
                     "vae",
                     options=[AUTO, *choices("vae")],
                     default=AUTO,
                     tooltip="FLUX.1's VAE, a file of vae, usually ae.safetensors. auto: the "
-                    "diffusers folder's own, else the one that is there. Default auto.",
+                    "diffusers folder's own, else the one that is there; of several one named ae. "
+                    "Default auto.",
                 ),
                 io.Combo.Input(
                     "lora",

@@ -26,6 +26,7 @@ class Report:
         self._seams: list[SeamStep] = []
         self._plans: Sequence[CanvasPlan] = ()
         self._results: dict[str, EditResult] = {}
+        self._notes: dict[str, None] = {}  # a set that keeps its order
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -39,9 +40,13 @@ class Report:
             self._times[name] = self._times.get(name, 0.0) + value
 
     def add_result(self, name: str, result: EditResult) -> None:
-        """A job's times, and where it was remote, what it was called and what it cost."""
+        """A job's times; where it was remote, what it was called and what it cost; else what is to
+        be known of the run, such as how the model fits the card.
+        """
         self.add_times(result.timings)
-        if result.request_id is not None:
+        if result.request_id is None:
+            self._notes |= dict.fromkeys(result.notes)
+        else:
             self._results[name] = result
 
     def add_seam(self, seam: SeamStep) -> None:
@@ -60,6 +65,7 @@ class Report:
             f"{r.task.value}: {r.prompt}",
             f"{self._backend}, {r.num_inference_steps} steps, cfg {r.true_cfg:g}, "
             f"guidance {r.guidance_scale:g}, seed {r.seed}",
+            *self._notes,
         ]
         lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
         if self._seams:

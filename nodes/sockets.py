@@ -135,7 +135,7 @@ def acceleration_input() -> io.Combo.Input:
             options=list(ACCELERATIONS),
             default=ACCELERATION,
             tooltip="How far the backend may cut corners, default regular, as on fal. none: every "
-            "step in full. high: fastest, less faithful. The preview model knows no shortcut.",
+            "step in full. high: fastest, less faithful. Models on this machine know no shortcut.",
         )
     )
 
@@ -178,7 +178,8 @@ def edit_outputs() -> list[io.Output]:
         io.String.Output(
             "report",
             display_name="report",
-            tooltip="What was done, crop by crop: request ids, cost, times.",
+            tooltip="What was done, crop by crop: how the model fits your card, or request ids and "
+            "cost; and the times.",
         ),
         io.Boolean.Output(
             "flagged",

@@ -123,6 +123,21 @@ def test_a_missing_package_is_named_with_the_command_that_installs_all(
     assert command in str(failure.value) and 'requirements.txt"' in str(failure.value)
 
 
+def test_packages_that_do_not_go_together_are_told_with_the_command_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.endswith("local_backend.backend"):
+                raise RuntimeError("Failed to import diffusers.models (look up):\nno T5 there")
+
+    monkeypatch.delitem(sys.modules, "onereward_pack.local_backend.backend", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    words = r"diffusers.models \(look up\): no T5 there. Run: .* install --upgrade diffusers"
+    with pytest.raises(MissingDependencyError, match=words):
+        resolve_backend(PREVIEW, tmp_path)
+
+
 def test_a_fal_spec_is_plain_values_that_travel() -> None:
     spec = FalSpec(server="studio", private=True, run_cap=1.5)
     assert pickle.loads(pickle.dumps(spec)) == spec == copy.deepcopy(spec)

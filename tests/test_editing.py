@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fakes.backend import (
 from onereward_pack.nodes.canvas.extend import ANCHORS, margins
 from onereward_pack.nodes.canvas.options import REGION_CHOICES, CanvasOptions
 from onereward_pack.nodes.canvas.sizes import parse_extend
-from onereward_pack.nodes.contracts import EditRecipe, EditTask
+from onereward_pack.nodes.contracts import EditRecipe, EditResult, EditTask
 from onereward_pack.nodes.editing import default_canvas, edit, extend
 from onereward_pack.nodes.errors import (
     ContentPolicyError,
@@ -263,6 +264,19 @@ def test_the_report_names_backend_recipe_crops_seam_and_times() -> None:
     report = edit(picture(), square(), RECIPE, None, ColourBackend(), RecordingProgress()).report
     for words in ("fill: a cat", "colour, 28 steps, cfg 4", "crop 1 at x", "seam step", "denoise"):
         assert words in report
+
+
+def test_the_report_says_once_what_the_runs_on_this_machine_noted() -> None:
+    class Noting(ColourBackend):
+        def run(self, *asked: Any) -> EditResult:
+            return replace(super().run(*asked), notes=("24 GB free: bf16 resident", "its part"))
+
+    mask = square(300, 400)
+    mask[:, 250:270, 350:370] = 1
+    report = edit(picture(1, 300, 400), mask, RECIPE, None, Noting(), RecordingProgress()).report
+    assert report.splitlines()[2:4] == ["24 GB free: bf16 resident", "its part"]
+    assert report.count("bf16 resident") == 1
+    assert report.count("crop ") == 2
 
 
 @pytest.mark.parametrize("side", [30, 60, 140])

@@ -34,6 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 CPU = torch.device("cpu")
+NAME = "OneReward.safetensors"
 WIDTH = 256  # so that the transformer is larger than the vocabularies
 
 
@@ -111,7 +112,7 @@ def machine(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def make_machine(files: ModelFiles, card: Card, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(backend_module, "shared_memory", lambda device: card)
-    return Machine(LocalBackend(files), card)
+    return Machine(LocalBackend(files, NAME), card)
 
 
 def paint(reference: OneRewardPipeline, request: EditRequest) -> Tensor:
@@ -187,6 +188,111 @@ def test_a_card_with_less_than_it_said_gets_the_next_smaller_plan(
     tries = card.recovered
     assert torch.equal(machine.paint(request), paint(reference, request))
     assert card.recovered == tries, "the next run knows what the card has"
+
+
+def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(RESIDENT)
+    machine = make_machine(replace(files, precision="file"), card, monkeypatch)
+
+    def place() -> str:
+        machine.paint(make_request())
+        return machine.placement.notes[0].partition(": ")[2]
+
+    resident, on_demand = "fp32 resident, T5 resident", "fp32 resident, T5 on demand"
+    assert place() == resident
+    owner.OWNER.unload()
+    card.size, card.lie = ON_DEMAND, RESIDENT - ON_DEMAND  # a neighbour that nobody sees
+    assert place() == on_demand
+    card.size, card.lie = RESIDENT, 0
+    assert place() == on_demand, "it may come back"
+    later = placement.monotonic() + 3600
+    monkeypatch.setattr(placement, "monotonic", lambda: later)
+    machine.placement.plan = None
+    assert place() == resident
+
+
+def test_after_a_refusal_the_next_run_finds_what_there_is(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card(1_000_000, lie=60_000_000)
+    machine = make_machine(files, card, monkeypatch)
+    with pytest.raises(LocalBackendError):
+        machine.paint(make_request())
+    card.size = RESIDENT
+    machine.paint(make_request())
+
+
+@pytest.mark.parametrize(
+    ("words", "lack"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_lack_of_memory_is_known_in_other_words(words: str, lack: bool) -> None:
+    assert owner.is_out_of_memory(RuntimeError(words)) is lack
+
+
+def test_the_second_picture_finds_the_memory_of_the_first(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Real(Card):
+        """What is free is what nobody holds, the table's rows among them."""
+
+        def budget(self) -> int:
+            rows = machine.part("table")._rows.values() if owner.OWNER._pipeline else ()
+            return self.size - sum(row.rows.nbytes for row in rows if row.rows is not None)
+
+    machine = make_machine(replace(files, precision="file"), Real(ON_DEMAND), monkeypatch)
+    machine.paint(make_request())
+    first = machine.placement.plan
+    machine.paint(make_request())
+    assert machine.placement.plan == first
+
+
+def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
+    files: ModelFiles, tmp_path: Path, machine: Machine
+) -> None:
+    flux = tiny_flux_fill(width=WIDTH)
+    path = write_lora(tmp_path, flux.transformer, "peft").path
+    state = {key: value for key, value in load_file(path).items() if "norm" not in key}
+    machine.paint(make_request())
+    kept = machine.placement._parts.table._kept
+    for tensors, rows in ((state, 1), (load_file(path), 0)):
+        save_file(tensors, path)
+        machine.backend = LocalBackend(replace(files, lora=path), NAME)
+        machine.placement.adapt(machine.backend._files)
+        assert len(kept) == rows
+
+
+def test_half_a_lora_never_stays(
+    files: ModelFiles, tmp_path: Path, machine: Machine, reference: OneRewardPipeline,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    path = write_lora(tmp_path, tiny_flux_fill(width=WIDTH).transformer, "peft").path
+    request = make_request()
+    plain = machine.paint(request)
+    part = machine.part("transformer")
+    layers = part._lora_layers
+    failures = iter([True])
+
+    def too_many() -> Iterator[object]:
+        for number, layer in enumerate(layers()):
+            if number == 2 and next(failures, False):
+                raise torch.OutOfMemoryError("no room for the third layer")
+            yield layer
+
+    monkeypatch.setattr(part, "_lora_layers", too_many)
+    machine.backend = LocalBackend(replace(files, lora=path), NAME)
+    with_lora = machine.paint(request)
+    assert machine.card.recovered == 1
+    assert not torch.equal(with_lora, plain)
+    machine.backend = LocalBackend(files, NAME)
+    assert torch.equal(machine.paint(request), plain)
 
 
 def test_a_card_too_small_for_anything_is_told_so(
@@ -288,7 +394,7 @@ def test_two_models_in_turn_do_not_mix(
     other = tiny_flux_fill(seed=3, width=WIDTH)
     path = write_transformer(tmp_path, other.transformer, "diffusers", "float32").path
     first = make_machine(files, Card(), monkeypatch)
-    second = Machine(LocalBackend(replace(files, transformer=path)), first.card)
+    second = Machine(LocalBackend(replace(files, transformer=path), NAME), first.card)
     request = make_request()
     expected = paint(reference, request)
     pictures = [machine.paint(request) for machine in (first, second, first, second)]
@@ -320,14 +426,16 @@ def test_another_lora_or_strength_loads_no_model_again(
     plain = paint(reference, request)
 
     def with_lora(strength: float) -> Tensor:
-        machine.backend = LocalBackend(replace(files, lora=written.path, lora_strength=strength))
+        machine.backend = LocalBackend(
+            replace(files, lora=written.path, lora_strength=strength), NAME
+        )
         return machine.paint(request)
 
     full, half, none = with_lora(1.0), with_lora(0.5), with_lora(0.0)
     assert not torch.equal(full, plain) and not torch.equal(full, half)
     assert torch.equal(none, plain)
     assert torch.equal(with_lora(1.0), full)
-    machine.backend = LocalBackend(files)
+    machine.backend = LocalBackend(files, NAME)
     assert torch.equal(machine.paint(request), plain)
     assert machine.part("transformer").loads == machine.part("t5").loads == 1
 
@@ -341,7 +449,7 @@ def test_a_lora_s_notes_are_told(files: ModelFiles, tmp_path: Path, machine: Mac
         f"{layer}.lora_B.weight": torch.ones(64, 4),
     }
     save_file(load_file(path) | factors, path)
-    machine.backend = LocalBackend(replace(files, lora=path))
+    machine.backend = LocalBackend(replace(files, lora=path), NAME)
     notes = machine.backend.run(make_request(), RecordingProgress()).notes
     assert any("text encoder" in note for note in notes[1:])
 
@@ -356,11 +464,11 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     assert all(row.rows is None for row in table._rows.values())
 
 
-def test_the_result_names_the_plan(machine: Machine, files: ModelFiles) -> None:
+def test_the_result_names_the_plan(machine: Machine) -> None:
     notes = machine.backend.run(make_request(), RecordingProgress()).notes
     assert len(notes) == 1
     assert notes[0].endswith("fp32 resident, T5 resident")
-    assert machine.backend.name == f"{files.transformer.stem} on this machine"
+    assert machine.backend.name == f"{NAME} on this machine"
 
 
 def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
@@ -422,7 +530,8 @@ def test_files_in_each_other_s_places_are_refused_in_one_sentence(
 def test_a_recipe_is_checked_before_any_file_is_opened(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     backend: Backend = LocalBackend(
-        ModelFiles(transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere)
+        ModelFiles(transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere),
+        NAME,
     )
     for request in (make_request(num_inference_steps=0), make_request(height=72)):
         with pytest.raises(InputError):

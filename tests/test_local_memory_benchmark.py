@@ -102,7 +102,8 @@ def judged(changes: dict[str, Any], plan: dict[str, Any], latents: float = 0.0) 
     row = Row("24 GB", step=1.0, stages={"denoise": 1.0}, allocated=10)
     for name, value in changes.items():
         setattr(row, name, value)
-    settings: dict[str, Any] = {"transformer": Fit(), "t5": Fit(), "tile": False, "peak": 10}
+    settings: dict[str, Any] = {"transformer": Fit(), "t5": Fit(), "tile": False}
+    settings |= {"peak": 10, "budget": 10}
     watch = Watch(torch.full([4], 1.0 + latents), Plan(**(settings | plan)))
     bench._judge(row, Row("reference", stages={"denoise": 1.0}), torch.ones(4), watch)
     return row.problems

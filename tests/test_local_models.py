@@ -158,7 +158,21 @@ def test_what_is_there_instead_is_said(models: Models) -> None:
         models.files()
     said = str(failure.value)
     assert "flux1-dev.safetensors: FLUX.1-dev, whose image input is 64 wide" in said
-    assert "half.safetensors: " in said
+    assert "half.safetensors: is damaged or cut short" in said
+
+
+def test_of_many_files_that_do_not_fit_the_likeliest_are_explained(models: Models) -> None:
+    models.put_parts()
+    for letter in "abcd":
+        models.put(dev=f"{letter}.safetensors")
+    folder = models.base / "models/diffusion_models"
+    for name in ("onereward.safetensors", "z.safetensors"):
+        (folder / name).write_bytes(b"\xff" * 64)
+    with pytest.raises(ModelNotFoundError) as failure:
+        models.files()
+    _, _, said = str(failure.value).partition("does not fit: ")
+    names = [words.partition(": ")[0] for words in said.split("; ")]
+    assert names == ["onereward.safetensors", "z.safetensors", "a.safetensors", "and 3 more."]
 
 
 @pytest.mark.parametrize(("slot", "folder", "what", "words"), [
@@ -262,7 +276,9 @@ def test_the_auto_rule_says_that_a_onereward_file_is_broken_and_takes_no_other_f
                        .read_bytes()[:-100])  # fmt: skip
     spec, why_not = models.module.auto_spec()
     assert spec is None
-    assert why_not.startswith("OneReward.safetensors is there, but it is not used.")
+    assert why_not.startswith(
+        "OneReward.safetensors is there, but it is not used. OneReward.safetensors is damaged"
+    )
 
 
 def test_a_spec_becomes_a_backend_of_these_files_and_a_wrong_file_none(

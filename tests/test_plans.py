@@ -115,26 +115,49 @@ def test_a_streamed_part_holds_two_buffers_of_its_largest_block() -> None:
     assert sizes.held(Fit(streamed=frozenset({0, 1, 2, 3}))) == 10 + 2 * 8
 
 
-def after(gib_before: int, budget: int, precision: str = "auto") -> tuple[Fit, Fit]:
-    """How the transformer lay before, and how it lies when the budget has become this."""
-    before = choose_plan(SIZES, card(gib_before), precision, tile=False)
-    plan = choose_plan(SIZES, budget, precision, tile=False)
-    assert before is not None and plan is not None
-    steady = steady_plan(plan, before, SIZES, budget)
-    assert steady.peak <= budget
-    return before.transformer, steady.transformer
+def settled(before: int, now: int, precision: str = "auto", **work: int) -> tuple[Fit, Fit]:
+    """How the transformer lay, and how it lies when there are `now` bytes and this work to do."""
+    old = choose_plan(SIZES, before, precision, tile=False)
+    sizes = replace(SIZES, **work)
+    new = choose_plan(sizes, now, precision, tile=False)
+    assert old is not None and new is not None
+    steady = steady_plan(new, old, sizes, now, precision)
+    assert steady.peak <= now
+    return old.transformer, steady.transformer
 
 
 @pytest.mark.parametrize("change", [-150_000_000, -50_000_000, 50_000_000, 900_000_000])
 @pytest.mark.parametrize("gib", [6, 8, 16, 24, 48])
 def test_a_little_more_or_less_memory_moves_nothing(gib: int, change: int) -> None:
-    before, now = after(gib, card(gib) + change, "file")
+    before, now = settled(card(gib), card(gib) + change, "file")
     assert before == now
 
 
 def test_much_more_memory_is_used_and_much_less_is_kept_to() -> None:
-    assert after(8, card(24)) == (after(8, card(8))[0], Fit())
-    before, now = after(16, card(8))
+    assert settled(card(8), card(24))[1] == Fit()
+    before, now = settled(card(16), card(8))
     assert not before.streamed and now.streamed
-    before, now = after(8, card(6))
+    before, now = settled(card(8), card(6))
     assert len(now.streamed) > len(before.streamed)
+
+
+@pytest.mark.parametrize("gib", [8, 12, 16, 20, 24])
+def test_a_smaller_picture_moves_nothing(gib: int) -> None:
+    before, now = settled(card(gib), card(gib), denoising=300_000_000, decoding=650_000_000)
+    assert before == now
+
+
+def test_another_precision_is_never_put_off() -> None:
+    fp8 = choose_plan(SIZES, card(16), "auto", tile=False)
+    file = choose_plan(SIZES, card(16), "file", tile=False)
+    assert fp8 is not None and file is not None and fp8.transformer.fp8
+    assert steady_plan(file, fp8, SIZES, card(16), "file") == file
+
+
+def test_a_quantised_file_is_not_made_fp8() -> None:
+    sizes = replace(SIZES, transformer={False: FP8, True: FP8})
+    for gib in (6, 8, 12, 16, 24):
+        for precision in ("auto", "file", "fp8"):
+            plan = choose_plan(sizes, card(gib), precision, tile=False)
+            assert plan is not None and not plan.transformer.fp8
+            assert plan.words(sizes, "GGUF").startswith("GGUF")

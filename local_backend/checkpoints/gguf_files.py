@@ -10,13 +10,11 @@ import math
 import struct
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
-from torch import Tensor
+from typing import BinaryIO
 
 from ...nodes.errors import CheckpointError, MissingDependencyError
-from .tensors import TORCH_TYPES, TensorFiles, TensorInfo
+from .mapping import mapped_reader
+from .tensors import TensorFiles, TensorInfo
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -60,7 +58,7 @@ def open_gguf(path: Path) -> TensorFiles:
         raise CheckpointError(
             f"{path.name} is damaged or cut short: {error}. Download it again."
         ) from error
-    return TensorFiles(path, tensors, header.metadata, _Reader(path, tensors, offsets))
+    return TensorFiles(path, tensors, header.metadata, mapped_reader(path, tensors, offsets))
 
 
 class _Header:
@@ -148,29 +146,3 @@ class _Header:
         if alignment < 8 or alignment % 8:
             raise ValueError(f"its alignment is {alignment}")
         return -(-self._file.tell() // alignment) * alignment
-
-
-class _Reader:
-    """Maps the file at the first read."""
-
-    def __init__(self, path: Path, tensors: dict[str, TensorInfo], offsets: dict[str, int]) -> None:
-        self._path, self._tensors, self._offsets = path, tensors, offsets
-        self._bytes: Any = None
-
-    def __call__(self, name: str) -> Tensor:
-        if self._bytes is None:
-            self._bytes = self._map()
-        info, start = self._tensors[name], self._offsets[name]
-        raw: Tensor = self._bytes[start : start + info.nbytes]
-        if info.dtype not in _WHOLE:
-            return raw.view(*info.shape[:-1], -1)
-        dtype = TORCH_TYPES[info.dtype]
-        # a view of wider values must start at a multiple of their size
-        return (raw if start % dtype.itemsize == 0 else raw.clone()).view(dtype).view(info.shape)
-
-    def _map(self) -> Tensor:
-        size = self._path.stat().st_size
-        try:
-            return torch.from_file(str(self._path), shared=False, size=size, dtype=torch.uint8)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{self._path.name} cannot be read: {error}") from error

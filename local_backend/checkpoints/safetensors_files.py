@@ -8,10 +8,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from ...nodes.errors import CheckpointError
+from .mapping import mapped_reader
 from .tensors import TensorFiles, TensorInfo
 
 # What the format itself allows.
@@ -37,7 +35,8 @@ def open_safetensors(path: Path) -> TensorFiles:
     spans = {name: _read_entry(path, name, entry) for name, entry in header.items()}
     _check_spans(path, spans, path.stat().st_size - start)
     tensors = {name: info for name, (info, _, _) in spans.items()}
-    return TensorFiles(path, tensors, metadata, _Reader(path))
+    offsets = {name: start + begin for name, (_, begin, _) in spans.items()}
+    return TensorFiles(path, tensors, metadata, mapped_reader(path, tensors, offsets))
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -88,20 +87,3 @@ def _check_spans(path: Path, spans: dict[str, tuple[TensorInfo, int, int]], size
 
 def _damaged(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path.name} is damaged or cut short: {what}. Download it again.")
-
-
-class _Reader:
-    """Opens the file at the first read, so that a look at a header maps no memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: Any = None
-
-    def __call__(self, name: str) -> Tensor:
-        try:
-            if self._file is None:
-                self._file = safe_open(self._path, framework="pt", device="cpu")
-            tensor: Tensor = self._file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self._path.name} cannot be read: {error}") from error
-        return tensor

@@ -14,8 +14,10 @@ from torch import nn
 
 from .fits import Fit
 from .parts import Part
+from .plans import NO_LIMIT
 
 logger = logging.getLogger("onereward")
+_CPU = torch.device("cpu")
 
 
 class OneRewardPart(nn.Module):
@@ -69,6 +71,8 @@ class ComfyMemory:
 
     def budget(self) -> int:
         """What is free, and what ComfyUI's models hold, which it moves out if need be."""
+        if self.device == _CPU:
+            return NO_LIMIT
         loaded = sum(
             model.model_loaded_memory()
             for model in model_management.current_loaded_models
@@ -99,7 +103,7 @@ class ComfyMemory:
         tenth more than a model takes, and for 0.8 GiB of work at least: on a card that a plan fills
         that moves out the transformer before each picture, and the VAE after it.
         """
-        if self.device == torch.device("cpu"):
+        if self.device == _CPU:
             return  # nobody makes room there, where ComfyUI keeps what it moved out
         needed = work + sum(patcher.model_size() - patcher.loaded_size() for patcher in patchers)
         ours = _listed(self._patchers.values())

@@ -7,7 +7,7 @@ the layers that make them hold 27 % of all weights, for 2 MB of numbers a step.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +115,10 @@ class ModulationTable:
         self._ready = None
         for row in self._rows.values():
             row.rows = None
+
+    def depends_on(self, layers: Iterable[str]) -> bool:
+        """Whether a change of one of these layers changes the rows."""
+        return any(layer in self._rows or layer.startswith("time_text_embed") for layer in layers)
 
     def forget(self) -> None:
         """Lets go of all rows: the layers have changed."""

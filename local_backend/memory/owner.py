@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
-import psutil
 import torch
 
 from ..pipeline import OneRewardPipeline
@@ -15,7 +14,9 @@ from .devices import comfy_management, empty_cache, total_memory
 from .fits import Fit
 from .parts import Part
 from .placement import Memory
+from .plans import NO_LIMIT
 
+_OOM_WORDS = ("out of memory", "alloc_failed", "can't allocate memory")
 _RESERVE = 600 * 10**6  # bytes for the device's own context and for what arithmetic forgets
 
 
@@ -27,11 +28,9 @@ class OwnMemory:
         self._parts: list[Part] = []
 
     def budget(self) -> int:
-        """The free memory and what our own parts hold; all of the machine's for the CPU, where
-        weights are pages of their files.
-        """
+        """The free memory and what our own parts hold."""
         if self.device.type == "cpu":
-            return int(psutil.virtual_memory().total)
+            return NO_LIMIT
         held = sum(part.device_bytes for part in self._parts)
         return free_memory(self.device) + held - _RESERVE
 
@@ -59,11 +58,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device had no memory left; ComfyUI knows more ways in which drivers say so."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
+    """Whether a device had no memory left, in whoever's words: not every allocation is torch's."""
     known = getattr(comfy_management(), "is_oom", None)
-    return known is not None and bool(known(error))
+    if known is not None and known(error):  # asked first: it also clears the driver's error
+        return True
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(said in words for said in _OOM_WORDS)
 
 
 def shared_memory(device: torch.device) -> Memory:

@@ -109,8 +109,18 @@ class Part:
         self._take_lora_off()
         targets = {} if lora is None else lora.targets
         self._lora = {name: scaled(factors, strength) for name, factors in targets.items()}
-        if self._fit is not None:
+        if self._fit is None:
+            return
+        try:
             self._put_lora(self._device)
+        except BaseException:  # lack of memory: half a LoRA must not stay
+            self.unload()
+            raise
+
+    @property
+    def lora_targets(self) -> Collection[str]:
+        """The layers that the LoRA changes."""
+        return self._lora.keys()
 
     @property
     def fit(self) -> Fit | None:
@@ -120,7 +130,8 @@ class Part:
     def sizes(self, fp8: bool = False) -> PartSizes:
         """What it takes on a device, before it is there."""
         blocks = [0] * len(self._blocks)
-        rest = sum(factors.down.nbytes + factors.up.nbytes for factors in self._lora.values())
+        numbers = (f.down.numel() + f.up.numel() for _, f in self._lora_layers())
+        rest = sum(numbers) * self.dtype.itemsize
         for name, place in self._places.items():
             if place.block is None:
                 rest += self._size(name, place, False)

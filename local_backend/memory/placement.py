@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
@@ -20,15 +21,17 @@ from .devices import holds_fp8, synchronize
 from .fits import Fit
 from .modulation import ModulationInputs
 from .parts import Part
-from .plans import GB, Plan, choose_plan, steady_plan
+from .plans import GB, NO_LIMIT, Plan, choose_plan, steady_plan
 from .work import work_sizes
 
 logger = logging.getLogger("onereward")
 
 Select = Callable[[int], None]
+_NO_LORA, _UNKNOWN = (None, 0.0), "unknown"
 TILE_ABOVE = 1024 * 1024  # pixels
 _SLOW = 1.0  # seconds a step may take before it is looked into
 _STEP_DOWN = 0.9  # of the memory that was not there
+_REMEMBERED = 600.0  # seconds
 _BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is waited for
 
 
@@ -103,9 +106,9 @@ class FluxPlacement:
     def __init__(self, parts: FluxParts, memory: Memory) -> None:
         self._parts, self._memory = parts, memory
         self._precision = "auto"
-        self._lora: tuple[Hashable, float] = (None, 0.0)
+        self._lora: tuple[Hashable, float] = _NO_LORA
         self._lora_notes: tuple[str, ...] = ()
-        self._limit: int | None = None  # learned from a card that had less than it said
+        self._lesson: _Lesson | None = None
         self.plan: Plan | None = None
         self.notes: tuple[str, ...] = ()
         parts.transformer.on_unload = parts.table.clear
@@ -120,12 +123,16 @@ class FluxPlacement:
         self._precision = files.precision
         if files.precision == "auto" and not holds_fp8(self._memory.device):
             self._precision = "file"
-        wanted = (file_stamp(files.lora), files.lora_strength) if files.lora else (None, 0.0)
+        chosen = files.lora if files.lora_strength else None
+        wanted = (file_stamp(chosen), files.lora_strength) if chosen else _NO_LORA
         if wanted == self._lora:
             return
-        lora = open_lora(files.lora, self._parts.layers) if files.lora else None
-        self._parts.transformer.set_lora(lora, files.lora_strength)
-        self._parts.table.forget()
+        lora = open_lora(chosen, self._parts.layers) if chosen else None
+        transformer, table = self._parts.transformer, self._parts.table
+        if table.depends_on({*transformer.lora_targets, *(lora.targets if lora else ())}):
+            table.forget()
+        self._lora = (_UNKNOWN, 0.0)  # until it is on: there may be no memory for it
+        transformer.set_lora(lora, files.lora_strength)
         self._lora, self._lora_notes = wanted, lora.notes if lora else ()
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
@@ -136,24 +143,26 @@ class FluxPlacement:
         """
         height, width = request.image.shape[1:3]
         self._sizes = work_sizes(self._parts, request)
-        budget = self._memory.budget()
-        if self._limit is not None:
-            budget = min(budget, self._limit)
+        self._parts.table.clear()  # its rows are kept on the host; on the device nobody counts them
+        budget = self._budget()
         tile = height * width > TILE_ABOVE
         plan = choose_plan(self._sizes, budget, self._precision, tile)
         if plan is None:
+            self._lesson = None  # the next run may find more
             raise LocalBackendError(
                 f"A picture of {width}x{height} does not fit this card: {budget / GB:.1f} GB are "
                 "free for it. Close other programs that use the card, choose a smaller target on "
                 "OneReward Canvas, or use OneReward Fal Backend."
             )
         if self.plan is not None:
-            plan = steady_plan(plan, self.plan, self._sizes, budget)
+            plan = steady_plan(plan, self.plan, self._sizes, budget, self._precision)
         self.plan = plan
         for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
             if part.fit not in (None, fit):
                 self._memory.unload(part)
-        text = f"{budget / GB:.0f} GB free: {plan.words(self._sizes, self._parts.stored)}"
+        text = plan.words(self._sizes, self._parts.stored)
+        if budget < NO_LIMIT:
+            text = f"{budget / GB:.0f} GB free: {text}"
         self.notes = (text, *self._lora_notes)
         logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
         progress.status(text)
@@ -162,7 +171,10 @@ class FluxPlacement:
         """After an allocation failed: the next plan takes less than the last one did, or `arrange`
         says that there is none.
         """
-        self._limit = int(self._plan().peak * _STEP_DOWN)
+        said = self._memory.budget()
+        # A LoRA may be too much before there is a plan at all.
+        most = said if self.plan is None else min(said, self.plan.peak)
+        self._lesson = _Lesson(int(most * _STEP_DOWN), said, monotonic())
         self.close()
         self._memory.recover()
         progress.status("The card's memory ran out; trying with less.")
@@ -190,7 +202,8 @@ class FluxPlacement:
         plan, parts = self._plan(), self._parts
         part = parts.transformer
         with _checked(progress, part):
-            self._memory.load([(part, plan.transformer)], self._sizes.denoising)
+            work = self._sizes.denoising + self._sizes.table
+            self._memory.load([(part, plan.transformer)], work)
             parts.table.prepare(inputs, part.layer, progress.check_interrupted)
             watch = _StepWatch(self._memory.device, progress)
             part.check = watch.before_block
@@ -210,9 +223,35 @@ class FluxPlacement:
             with _tiles(parts.vae.module, plan.tile):
                 yield
 
+    def _budget(self) -> int:
+        """What the memory says, or what was learned of late about what it says."""
+        said, lesson = self._memory.budget(), self._lesson
+        if lesson is None or lesson.is_over(said):
+            self._lesson = None
+            return said
+        return min(said, lesson.limit)
+
     def _plan(self) -> Plan:
         assert self.plan is not None, "arrange comes first"
         return self.plan
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """A card had less than it said: often because of somebody who is gone a while later.
+
+    Attributes:
+        limit: bytes to make do with.
+        said: bytes that it said it had.
+        learned: when, on the monotonic clock.
+    """
+
+    limit: int
+    said: int
+    learned: float
+
+    def is_over(self, said: int) -> bool:
+        return said > 1.1 * self.said or monotonic() - self.learned > _REMEMBERED
 
 
 class _StepWatch:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .fits import Fit, PartSizes
 
 GB = 10**9
-_FEW = 0.2  # of the blocks
+NO_LIMIT = 10**15  # bytes: of a CPU, where weights are pages of their files
+_MUCH_MORE = 1.2  # times the memory
 _SPARE = 0.97  # of the budget is what streamed plans are cut to, so that they still fit next time
 _LEAST_STREAMED = 4  # two buffers stand in for two blocks, so fewer would save nothing
 
@@ -44,12 +45,14 @@ class Plan:
         t5: resident, or streamed when there is a new prompt, and let go of after.
         tile: the VAE works in tiles.
         peak: bytes, by our arithmetic.
+        budget: the bytes there were when it was chosen.
     """
 
     transformer: Fit
     t5: Fit
     tile: bool
     peak: int
+    budget: int
 
     def words(self, sizes: Sizes, stored: str) -> str:
         """Such as "bf16 resident, T5 on demand". `stored`: the file's precision in words."""
@@ -72,41 +75,44 @@ def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan |
     return next((p for p in ladder(sizes, budget, precision, tile) if p.peak <= budget), None)
 
 
-def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int) -> Plan:
-    """The plan before, if it still fits and the new one would only move a few blocks: loading the
-    transformer again costs more than that gains, and free memory is never twice the same.
+def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int, precision: str) -> Plan:
+    """The plan before, as long as it fits and there is not much more memory than when it was
+    chosen: loading the transformer again costs more than it gains, free memory is never twice the
+    same, and crops of two sizes would else throw it out in turn.
     """
-    old, new = before.transformer, plan.transformer
-    again = _plan(sizes, old, before.t5, plan.tile)
-    moved = abs(len(old.streamed) - len(new.streamed))
-    few = moved <= _FEW * len(sizes.transformer[False].blocks)
-    alike = old.fp8 == new.fp8 and bool(old.streamed) == bool(new.streamed)
-    return again if alike and few and again.peak <= budget else plan
+    again = _plan(sizes, before.transformer, before.t5, budget, plan.tile)
+    wanted = before.transformer.fp8 in _allowed(sizes, precision)
+    if wanted and again.peak <= budget <= _MUCH_MORE * before.budget:
+        return replace(again, budget=before.budget)
+    return plan
 
 
 def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Plan]:
     """Plans from fast and large to slow and small; the streamed ones are cut to the budget."""
-    first, *others = _allowed(precision)
+    first, *others = _allowed(sizes, precision)
     t5 = Fit(streamed=frozenset(range(len(sizes.t5.blocks))))
-    yield _plan(sizes, Fit(fp8=first, keep=True), Fit(), tile)
+    yield _plan(sizes, Fit(fp8=first, keep=True), Fit(), budget, tile)
     for fp8 in (first, *others):
-        yield _plan(sizes, Fit(fp8=fp8), Fit(), tile)
-        yield _plan(sizes, Fit(fp8=fp8), t5, tile)
+        yield _plan(sizes, Fit(fp8=fp8), Fit(), budget, tile)
+        yield _plan(sizes, Fit(fp8=fp8), t5, budget, tile)
     fp8 = others[-1] if others else first
     for tiled in (tile, True):
         room = int(_SPARE * budget) - _beside(sizes, t5, tiled)
         streamed = fewest_streamed(sizes.transformer[fp8], room)
-        yield _plan(sizes, Fit(fp8=fp8, streamed=streamed), t5, tiled)
+        yield _plan(sizes, Fit(fp8=fp8, streamed=streamed), t5, budget, tiled)
 
 
-def _allowed(precision: str) -> tuple[bool, ...]:
+def _allowed(sizes: Sizes, precision: str) -> tuple[bool, ...]:
+    """Whether the blocks may be made fp8, by preference; a quantised file stays as it is."""
+    if sizes.transformer[True] == sizes.transformer[False]:
+        return (False,)
     return {"auto": (False, True), "file": (False,), "fp8": (True,)}[precision]
 
 
-def _plan(sizes: Sizes, transformer: Fit, t5: Fit, tile: bool) -> Plan:
+def _plan(sizes: Sizes, transformer: Fit, t5: Fit, budget: int, tile: bool) -> Plan:
     held = sizes.transformer[transformer.fp8].held(transformer)
     peak = held + _beside(sizes, t5, tile)
-    return Plan(transformer=transformer, t5=t5, tile=tile, peak=peak)
+    return Plan(transformer=transformer, t5=t5, tile=tile, peak=peak, budget=budget)
 
 
 def _beside(sizes: Sizes, t5: Fit, tile: bool) -> int:

@@ -199,7 +199,7 @@ def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> 
 
 
 def _three_runs(case: Case, bench: Bench, card: Card, watch: Watch, row: Row) -> None:
-    backend = LocalBackend(model_files(case.precision))
+    backend = LocalBackend(model_files(case.precision), "random weights")
     sink = Sink(row.said, bench.deadline)
     with (
         patch.object(backend_module, "shared_memory", lambda _: card),

@@ -157,7 +157,7 @@ PICTURE = expected(ASKED)
 
 @torch.inference_mode()  # as ComfyUI runs nodes
 def paint(request: EditRequest = ASKED, sink: Sink | None = None, of: ModelFiles = FILES) -> Tensor:
-    return LocalBackend(of).run(request, sink or Sink()).images
+    return LocalBackend(of, "tiny").run(request, sink or Sink()).images
 
 
 def right(**changes: Any) -> bool:
