@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
+from ..nodes.errors import LocalBackendError
 from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
 from .flux import flux_components, open_flux
-from .memory.devices import compute_dtype, pick_device
+from .memory.devices import compute_dtype, holds_fp8, pick_device
 from .memory.owner import OWNER, is_out_of_memory, shared_memory
 from .memory.placement import FluxPlacement
 from .model_files import ModelFiles
@@ -101,5 +102,10 @@ class LocalBackend:
     def _build(self) -> OneRewardPipeline:
         device = pick_device()
         parts = open_flux(self._files, compute_dtype(device))
+        if not holds_fp8(device) and (parts.transformer.has_fp8 or parts.t5.has_fp8):
+            raise LocalBackendError(
+                f"The transformer or T5 is stored in fp8, which {device.type} devices cannot hold. "
+                "Choose bf16, fp16 or GGUF files."
+            )
         placement = FluxPlacement(parts, shared_memory(device))
         return OneRewardPipeline(flux_components(parts), device, placement)

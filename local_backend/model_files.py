@@ -39,8 +39,11 @@ class ModelFiles:
 
 
 def file_stamp(path: Path) -> Hashable:
-    """Which file it is, when it or the newest of a folder's files was written, and its size."""
-    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    """Which file it is, when it or the newest of its folder's was written, and their size. A folder
+    counts for a model's folder, and for the index of shards.
+    """
+    shards = path.parent if path.name.endswith(".index.json") else path
+    files = [path, *shards.iterdir()] if shards.is_dir() else [path]
     stats = [file.stat() for file in files if file.exists()]
     newest = max((stat.st_mtime_ns for stat in stats), default=0)
     return path, newest, sum(stat.st_size for stat in stats)

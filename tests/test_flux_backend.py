@@ -21,7 +21,7 @@ from onereward_pack.local_backend.memory.fits import Fit
 from onereward_pack.local_backend.memory.owner import OwnMemory
 from onereward_pack.local_backend.memory.parts import Part
 from onereward_pack.local_backend.memory.placement import FluxPlacement
-from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.local_backend.model_files import ModelFiles, file_stamp
 from onereward_pack.local_backend.pipeline import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
 from onereward_pack.nodes.errors import (
@@ -267,6 +267,37 @@ def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
         machine.backend = LocalBackend(replace(files, lora=path), NAME)
         machine.placement.adapt(machine.backend._files)
         assert len(kept) == rows
+
+
+def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelFiles) -> None:
+    words = []
+    for precision in ("fp8", "auto", "fp8", "file"):
+        machine.backend = LocalBackend(replace(files, precision=precision), NAME)
+        note = machine.backend.run(make_request(), RecordingProgress()).notes[0]
+        words.append(note.partition(": ")[2].split()[0])
+    assert words == ["fp8", "fp32", "fp8", "fp32"]
+
+
+def test_a_run_that_fills_the_card_more_than_once_ends(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loose(Card):
+        """Has a tenth more to say each time it was cleared."""
+
+        def budget(self) -> int:
+            return int(self.size + self.lie * 1.1 ** min(self.recovered, 40))
+
+    machine = make_machine(files, Loose(1_000_000, lie=60_000_000), monkeypatch)
+    with pytest.raises(LocalBackendError):
+        machine.paint(make_request())
+
+
+def test_shards_that_were_written_anew_are_other_models(tmp_path: Path) -> None:
+    written = write_transformer(tmp_path, tiny_flux_fill().transformer, "shards", "float32")
+    before = file_stamp(written.path)
+    shard = next(written.path.parent.glob("*.safetensors"))
+    os.utime(shard, ns=(1, 2**62))
+    assert file_stamp(written.path) != before
 
 
 def test_half_a_lora_never_stays(

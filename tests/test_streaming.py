@@ -160,6 +160,17 @@ def test_both_buffers_are_as_large_as_the_largest_block() -> None:
     assert streamer.device_bytes == 2 * 2 * 256  # weight and shift, each on a place of 256 bytes
 
 
+@pytest.mark.parametrize("prepare", [pack, lay_out])
+def test_a_block_of_one_tensor_keeps_its_values(prepare: Any) -> None:
+    blocks = make_blocks(2)
+    expected = [block.weight.clone() for block in blocks]
+    contents = [prepare([(Slot((block, "weight")), block.weight)]) for block in blocks]
+    BlockStreamer(blocks, contents, CPU)
+    for block, weight in zip(blocks, expected, strict=True):
+        block(torch.zeros(1, WIDTH, dtype=torch.float64))
+        assert torch.equal(block.weight, weight)
+
+
 def test_closing_lets_go_of_the_blocks() -> None:
     blocks = make_blocks(4)
     streamer = stream(blocks)

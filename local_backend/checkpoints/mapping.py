@@ -27,28 +27,31 @@ def mapped_reader(
         offsets: where in the file each tensor begins. One of a type torch has no name for becomes
             uint8 [rows, bytes of a row].
     """
-    whole: list[Tensor] = []
+    whole: list[mmap.mmap] = []
 
     def read(name: str) -> Tensor:
         if not whole:
             whole.append(_map(path))
-        info, start = tensors[name], offsets[name]
-        raw = whole[0][start : start + info.nbytes]
-        dtype = TORCH_TYPES.get(info.dtype)
-        if dtype is None:
-            return raw.view(*info.shape[:-1], -1)
-        # a view of wider values must start at a multiple of their size
-        return (raw if start % dtype.itemsize == 0 else raw.clone()).view(dtype).view(info.shape)
+        info, dtype = tensors[name], TORCH_TYPES.get(tensors[name].dtype)
+        values = _view(whole[0], offsets[name], info.nbytes, dtype or torch.uint8)
+        return values.view(info.shape if dtype else (*info.shape[:-1], -1))
 
     return read
 
 
-def _map(path: Path) -> Tensor:
+def _map(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from error
+
+
+def _view(mapping: mmap.mmap, start: int, nbytes: int, dtype: torch.dtype) -> Tensor:
+    """Also where the values do not start at a multiple of their size, as in some files."""
+    if not nbytes:
+        return torch.empty(0, dtype=dtype)
     with warnings.catch_warnings():  # torch has no tensors that refuse to be written to
         warnings.filterwarnings("ignore", "The given buffer is not writable")
-        return torch.frombuffer(mapping, dtype=torch.uint8)
+        count = nbytes // dtype.itemsize
+        return torch.frombuffer(mapping, dtype=dtype, count=count, offset=start)

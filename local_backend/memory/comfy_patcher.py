@@ -85,8 +85,8 @@ class ComfyMemory:
         for part, fit in parts:
             if part not in self._patchers:
                 self._patchers[part] = PartPatcher(part, self.device)
-            elif part.fit not in (None, fit):
-                self.unload(part)  # what ComfyUI knows of its size is about to be wrong
+            elif part.fit != fit:
+                self.unload(part)  # what ComfyUI knows of it is wrong, or is about to be
             self._patchers[part].wanted = fit
         patchers = [self._patchers[part] for part, _ in parts]
         self._make_room(patchers, work)

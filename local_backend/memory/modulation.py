@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Layer = Callable[[Tensor], Tensor]
-_KEPT = 4  # runs; 118 MB each for 28 steps
+_MOST_RUNS, _MOST_BYTES = 4, 10**9  # 118 MB a run of 28 steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +87,18 @@ class ModulationTable:
         self.clear()
         if key not in self._kept:
             self._kept[key] = self._work_out(inputs, layer, check)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._drop_old()
         self._kept.move_to_end(key)
         for row, values in zip(self._rows.values(), self._kept[key], strict=True):
             row.rows = values.to(inputs.pooled_projections.device)
         self._ready = key
+
+    def _drop_old(self) -> None:
+        while len(self._kept) > 1 and (
+            len(self._kept) > _MOST_RUNS
+            or sum(row.nbytes for rows in self._kept.values() for row in rows) > _MOST_BYTES
+        ):
+            self._kept.popitem(last=False)
 
     def _work_out(
         self, inputs: ModulationInputs, layer: Callable[[str], Layer], check: Callable[[], None]

@@ -27,6 +27,7 @@ from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pa
 # Of the machine's memory, and of what is free of it: page-locked memory is nobody else's.
 _MOST_PINNED = 0.45
 _MOST_AVAILABLE = 0.8
+_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 logger = logging.getLogger("onereward")
 
@@ -118,6 +119,11 @@ class Part:
             raise
 
     @property
+    def has_fp8(self) -> bool:
+        """Whether its file holds 8-bit floats."""
+        return any(self._weights.read(n).data.dtype in _FP8 for n in self._weights.sizes)
+
+    @property
     def lora_targets(self) -> Collection[str]:
         """The layers that the LoRA changes."""
         return self._lora.keys()
@@ -163,7 +169,7 @@ class Part:
         """Empties the module; its file stays open."""
         if self._fit is None:
             return
-        page_locked = self.streamer is not None and self._run_often
+        page_locked = self._run_often and bool(self._fit.streamed)  # also of a load broken off
         if self.streamer is not None:
             self.streamer.close()
         for place in self._places.values():

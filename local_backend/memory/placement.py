@@ -111,7 +111,7 @@ class FluxPlacement:
         self._lesson: _Lesson | None = None
         self.plan: Plan | None = None
         self.notes: tuple[str, ...] = ()
-        parts.transformer.on_unload = parts.table.clear
+        parts.transformer.on_unload = parts.table.forget
 
     def adapt(self, files: ModelFiles) -> None:
         """Takes over the LoRA and the precision of these files for the next runs; what is loaded
@@ -120,9 +120,11 @@ class FluxPlacement:
         Raises:
             CheckpointError, ModelNotFoundError: the LoRA's file is not what it should be.
         """
-        self._precision = files.precision
-        if files.precision == "auto" and not holds_fp8(self._memory.device):
-            self._precision = "file"
+        precision = files.precision
+        if precision == "auto" and not holds_fp8(self._memory.device):
+            precision = "file"
+        if precision != self._precision:
+            self._precision, self.plan = precision, None
         chosen = files.lora if files.lora_strength else None
         wanted = (file_stamp(chosen), files.lora_strength) if chosen else _NO_LORA
         if wanted == self._lora:
@@ -154,7 +156,7 @@ class FluxPlacement:
                 "free for it. Close other programs that use the card, choose a smaller target on "
                 "OneReward Canvas, or use OneReward Fal Backend."
             )
-        if self.plan is not None:
+        if self.plan is not None and self._parts.transformer.fit is not None:
             plan = steady_plan(plan, self.plan, self._sizes, budget, self._precision)
         self.plan = plan
         for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
@@ -171,12 +173,12 @@ class FluxPlacement:
         """After an allocation failed: the next plan takes less than the last one did, or `arrange`
         says that there is none.
         """
-        said = self._memory.budget()
+        self.close()
+        self._memory.recover()
+        said = self._memory.budget()  # only now: before, the failed run's tensors are still there
         # A LoRA may be too much before there is a plan at all.
         most = said if self.plan is None else min(said, self.plan.peak)
         self._lesson = _Lesson(int(most * _STEP_DOWN), said, monotonic())
-        self.close()
-        self._memory.recover()
         progress.status("The card's memory ran out; trying with less.")
 
     def close(self) -> None:

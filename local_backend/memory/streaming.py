@@ -101,22 +101,24 @@ class StreamedBlock:
 
     Attributes:
         size: bytes that they take in a buffer.
-        sources: the tensors, or all of them as one, uint8.
+        sources: the tensors, or the one, uint8, that holds all of them.
+        packed: which of the two.
         layout: for each tensor its slot, its place in a buffer, its dtype and shape.
     """
 
     size: int
     sources: tuple[Tensor, ...]
     layout: tuple[tuple[Slot, slice, torch.dtype, torch.Size], ...]
+    packed: bool = False
 
     def look_into(self, buffer: Tensor) -> Pairs:
         """Makes the slots views of a buffer; returns what has to be copied to fill it."""
         views = [buffer[place].view(dtype).view(shape) for _, place, dtype, shape in self.layout]
         for (slot, *_), view in zip(self.layout, views, strict=True):
             slot.put(view)
-        if len(self.sources) == len(views):
-            return list(zip(views, self.sources, strict=True))
-        return [(buffer[: self.size], self.sources[0])]
+        if self.packed:
+            return [(buffer[: self.size], self.sources[0])]
+        return list(zip(views, self.sources, strict=True))
 
 
 def lay_out(contents: Contents) -> StreamedBlock:
@@ -142,7 +144,7 @@ def pack(contents: Contents, pin: bool = False) -> StreamedBlock:
     host = torch.empty(block.size, dtype=torch.uint8, pin_memory=pin)
     for (_, place, _, _), tensor in zip(block.layout, block.sources, strict=True):
         host[place].copy_(tensor.contiguous().reshape(-1).view(torch.uint8))
-    return replace(block, sources=(host,))
+    return replace(block, sources=(host,), packed=True)
 
 
 class BlockStreamer:
