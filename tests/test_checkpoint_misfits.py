@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes.layouts import write_clip, write_pipeline, write_t5, write_transformer, write_vae
+from fakes.layouts import write_clip, write_t5, write_transformer, write_vae
 from fakes.refusals import refusal, rewrite
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from onereward_pack.local_backend.checkpoints.models import (
     ModelFile,
-    find_parts,
     open_clip,
     open_t5,
     open_transformer,
@@ -110,8 +109,6 @@ def test_a_folder_without_weights_or_config_is_said(tmp_path: Path, flux: TinyFl
     (folder / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"config\.json is not there"):
         open_transformer(folder)
-    with pytest.raises(ModelNotFoundError, match="neither a diffusers pipeline nor"):
-        find_parts(folder)
 
 
 def test_a_folder_of_two_models_asks_which(tmp_path: Path, flux: TinyFlux) -> None:
@@ -163,14 +160,3 @@ def test_settings_that_shapes_cannot_give_are_an_error_of_the_file(
     bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     rewrite(path, {}, [bias])
     assert f"{bias} is missing" in refusal(open_t5, path)
-
-
-def test_a_pipeline_folder_names_the_parts_that_are_there(tmp_path: Path, flux: TinyFlux) -> None:
-    folder = write_pipeline(tmp_path / "pipeline", flux)
-    parts = find_parts(folder)
-    assert parts == {
-        part: folder / part for part in ("transformer", "text_encoder", "text_encoder_2", "vae")
-    }
-    (folder / "vae").rename(folder / "old vae")
-    assert set(find_parts(folder)) == {"transformer", "text_encoder", "text_encoder_2"}
-    assert find_parts(folder / "transformer") == {"transformer": folder / "transformer"}

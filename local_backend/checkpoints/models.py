@@ -35,14 +35,12 @@ __all__ = [
     "ModelFile",
     "ModuleWeights",
     "WeightInfo",
-    "find_parts",
     "open_clip",
     "open_t5",
     "open_transformer",
     "open_vae",
 ]
 
-_PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 _WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
 
 # Tensors that are in many files and carry nothing: a second copy of the vocabulary, the tokenizer,
@@ -68,22 +66,6 @@ class _Opened:
     def settings(self, infer: Callable[[Shapes, Path], dict[str, Any]], shapes: Shapes) -> Any:
         """The folder's own settings, or those that the shapes tell."""
         return infer(shapes, self.files.path) if self.config is None else self.config
-
-
-def find_parts(folder: Path) -> dict[str, Path]:
-    """The models in a diffusers folder by their names in FLUX pipelines: the pipeline's parts that
-    are there, or the folder itself if it is one transformer.
-
-    Raises:
-        ModelNotFoundError: the folder is neither.
-    """
-    if (folder / "model_index.json").is_file():
-        return {part: folder / part for part in _PARTS if (folder / part).is_dir()}
-    if (folder / "config.json").is_file():
-        return {"transformer": folder}
-    raise ModelNotFoundError(
-        f"{folder} holds neither a diffusers pipeline nor a transformer. Choose another folder."
-    )
 
 
 def open_transformer(path: Path) -> ModelFile:
