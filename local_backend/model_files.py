@@ -6,8 +6,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
-PRECISIONS = ("auto", "file", "fp8")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
@@ -19,7 +17,7 @@ class ModelFiles:
         text_encoder_2: T5-XXL.
         vae: FLUX's.
         lora_strength: how much of the LoRA is added; may be negative.
-        precision: one of PRECISIONS; see LocalSpec.
+        precision: see LocalSpec.
     """
 
     transformer: Path

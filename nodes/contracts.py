@@ -16,6 +16,7 @@ REMOVE_PROMPT = "remove"
 EXTEND_PROMPT = "high-definition, perfect composition"
 ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
+PRECISIONS = ("auto", "file", "fp8")
 
 
 class EditTask(str, Enum):
@@ -207,8 +208,8 @@ class LocalSpec(BackendSpec):
         vae: a file of vae, or "auto".
         lora: a file of loras, or "none".
         lora_strength: how much of the LoRA is added.
-        precision: "file" keeps the weights as their file has them; "fp8" holds them in 8 bits;
-            "auto" does so only where they do not fit the card otherwise.
+        precision: one of PRECISIONS. "file" keeps the weights as their file has them; "fp8" holds
+            them in 8 bits; "auto" does so only where they do not fit the card otherwise.
     """
 
     kind: str = "local"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contracts import LocalSpec
+from .contracts import PRECISIONS, LocalSpec
 from .errors import CheckpointError, InputError, LocalBackendError, ModelNotFoundError
 from .model_folders import CONFIG_FILE, KINDS, choices, locate, pipeline_part, read_config
 
@@ -98,7 +98,7 @@ def find_files(spec: LocalSpec) -> Found:
         CheckpointError: a chosen file is broken or something else.
         MissingDependencyError: a package that reads the file's format is not installed.
     """
-    from ..local_backend.model_files import PRECISIONS, ModelFiles
+    from ..local_backend.model_files import ModelFiles
 
     if spec.precision not in PRECISIONS:
         raise InputError(f'precision is "{spec.precision}". Use one of: {", ".join(PRECISIONS)}.')

@@ -6,13 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .contracts import LocalSpec, ModelSpec
+from .contracts import PRECISIONS, LocalSpec, ModelSpec
 from .local_models import AUTO, NONE, find_files
 from .model_folders import choices
 from .progress import NodeProgress
 from .sockets import CATEGORY, backend_output, folded
-
-PRECISIONS = ("auto", "file", "fp8")
 
 
 class OneRewardLocalBackend(io.ComfyNode):

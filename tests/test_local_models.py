@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 from fakes.model_folders import model_modules
 from fakes.model_shelf import Models, write_shelf
-from onereward_pack.local_backend.model_files import PRECISIONS
 from onereward_pack.nodes.backends import resolve_backend
 from onereward_pack.nodes.contracts import LocalSpec
 from onereward_pack.nodes.errors import CheckpointError, InputError, ModelNotFoundError
@@ -294,8 +293,3 @@ def test_a_spec_becomes_a_backend_of_these_files_and_a_wrong_file_none(
         resolve_backend(LocalSpec(precision="int3"), tmp_path)
     with pytest.raises(ModelNotFoundError, match='no "gone.safetensors"'):
         resolve_backend(LocalSpec(vae="gone.safetensors"), tmp_path)
-
-
-def test_the_nodes_precisions_are_the_backends() -> None:
-    source = (Path(__file__).parents[1] / "nodes/model_nodes.py").read_text("utf-8")
-    assert f"PRECISIONS = {PRECISIONS!r}".replace("'", '"') in source

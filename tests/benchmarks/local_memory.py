@@ -61,8 +61,8 @@ from onereward_pack.local_backend.memory.devices import compute_dtype
 from onereward_pack.local_backend.memory.owner import _RESERVE, OWNER, free_memory
 from onereward_pack.local_backend.memory.plans import GB, Plan, Sizes, choose_plan, ladder
 from onereward_pack.local_backend.memory.work import work_sizes
-from onereward_pack.local_backend.model_files import PRECISIONS, ModelFiles
-from onereward_pack.nodes.contracts import EditRequest
+from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.nodes.contracts import PRECISIONS, EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor
 
