@@ -17,7 +17,7 @@ SIDE_MULTIPLE = 16
 
 def check_recipe(recipe: EditRecipe) -> None:
     """Raises InputError for words and numbers the local pipeline cannot honour."""
-    # A level allows shortcuts and asks for none, so a backend without any honours all three.
+    # A level allows shortcuts and asks for none: a backend without any honours all three, too.
     if recipe.acceleration not in ACCELERATIONS:
         raise InputError(
             f'acceleration is "{recipe.acceleration}". Use one of {", ".join(ACCELERATIONS)}.'

@@ -17,7 +17,7 @@ class ModelFiles:
         text_encoder_2: T5-XXL.
         vae: FLUX's.
         lora_strength: how much of the LoRA is added; may be negative.
-        precision: see LocalSpec.
+        precision, compile, attention: see LocalSpec.
     """
 
     transformer: Path
@@ -27,10 +27,12 @@ class ModelFiles:
     lora: Path | None = None
     lora_strength: float = 1.0
     precision: str = "auto"
+    compile: bool = False
+    attention: str = "default"
 
     def models(self) -> Hashable:
         """The four models, as they are on the disk now: other files, or a file that was written
-        anew, are other models. A LoRA and the precision are not part of it.
+        anew, are other models. A LoRA and how the models compute are not part of it.
         """
         paths = (self.transformer, self.text_encoder, self.text_encoder_2, self.vae)
         return tuple(file_stamp(path) for path in paths)

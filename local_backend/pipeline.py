@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -15,36 +16,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..nodes.contracts import EditRequest, EditResult, ProgressSink
-from ..nodes.errors import InputError
+from .acceleration.levels import LEVELS, Level
+from .acceleration.shortcuts import shortcuts
 from .components import Components
 from .memory.devices import synchronize
 from .memory.modulation import ModulationInputs, scaled_time
 from .memory.placement import Placement, Resident
-
-_CACHED_PROMPTS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class PromptEmbeds:
-    """One row per branch: the negative and the positive prompt, or the positive one alone.
-
-    Attributes:
-        prompt_embeds: T5's [branches, length, channels].
-        pooled_prompt_embeds: CLIP's [branches, channels].
-        text_ids: [length, 3], zeros.
-    """
-
-    prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor
-    text_ids: Tensor
-
-    def on(self, device: torch.device) -> PromptEmbeds:
-        """The same on a device."""
-        return PromptEmbeds(
-            self.prompt_embeds.to(device),
-            self.pooled_prompt_embeds.to(device),
-            self.text_ids.to(device),
-        )
+from .prompts import PromptEmbeds, Prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +49,20 @@ class OneRewardPipeline:
     """
 
     def __init__(
-        self, components: Components, device: torch.device, placement: Placement | None = None
+        self,
+        components: Components,
+        device: torch.device,
+        placement: Placement | None = None,
+        levels: Mapping[str, Level] = LEVELS,
     ) -> None:
-        """Without a placement, the components lie on the device already, and stay there."""
-        self.device = device
-        self.placement = placement or Resident()
+        """Without a placement, the components lie on the device already, and stay there.
+
+        Args:
+            levels: what each request's `acceleration` means.
+        """
+        self.device, self.levels = device, levels
+        self.placement = placement or Resident(device, components.transformer.dtype)
         self.scheduler_config = components.scheduler_config
-        self.text_lengths = components.text_lengths
         self.latent_rgb = components.latent_rgb
         self.transformer = components.transformer
         self.vae = components.vae
@@ -90,7 +75,7 @@ class OneRewardPipeline:
             tokenizer_2=components.tokenizer_2,
             transformer=components.transformer,
         )
-        self._prompts: OrderedDict[tuple[str, int], PromptEmbeds] = OrderedDict()
+        self.prompts = Prompts(self._flux, components.text_lengths, device)
 
     # Results and cached prompts must be ordinary tensors, also when ComfyUI's inference mode is on.
     @torch.inference_mode(False)
@@ -135,56 +120,8 @@ class OneRewardPipeline:
         )
 
     def encode_prompt(self, request: EditRequest, progress: ProgressSink) -> PromptEmbeds:
-        """Both prompts, negative first; the positive one alone where CFG is off. Prompts that were
-        encoded before need no text encoder.
-        """
-        length = self.text_length(request)
-        prompts = [request.prompt]
-        if request.true_cfg > 1:
-            prompts.insert(0, request.negative_prompt)
-        rows = [row.on(self.device) for row in self._embed(prompts, length, progress)]
-        return PromptEmbeds(
-            torch.cat([row.prompt_embeds for row in rows]),
-            torch.cat([row.pooled_prompt_embeds for row in rows]),
-            rows[0].text_ids,
-        )
-
-    def text_length(self, request: EditRequest) -> int:
-        """The smallest of the model's text lengths that holds both prompts uncut."""
-        counts = {
-            name: len(self._flux.tokenizer_2(prompt).input_ids)
-            for name, prompt in (
-                ("prompt", request.prompt),
-                ("negative prompt", request.negative_prompt),
-            )
-        }
-        limit = self.text_lengths[-1]
-        for name, count in counts.items():
-            if count > limit:
-                raise InputError(
-                    f"The {name} has {count} tokens; the model reads at most {limit}. Shorten it."
-                )
-        return next(length for length in self.text_lengths if length >= max(counts.values()))
-
-    def _embed(self, prompts: list[str], length: int, progress: ProgressSink) -> list[PromptEmbeds]:
-        keys = [(prompt, length) for prompt in prompts]
-        missing = [key for key in keys if key not in self._prompts]
-        if missing:
-            with self.placement.text_encoders(progress):
-                for prompt, _ in missing:
-                    self._prompts[prompt, length] = self._embed_one(prompt, length)
-        rows = [self._prompts[key] for key in keys]
-        for key in keys:
-            self._prompts.move_to_end(key)
-        while len(self._prompts) > _CACHED_PROMPTS:
-            self._prompts.popitem(last=False)
-        return rows
-
-    def _embed_one(self, prompt: str, length: int) -> PromptEmbeds:
-        embeds = self._flux.encode_prompt(
-            prompt, prompt_2=None, device=self.device, max_sequence_length=length
-        )
-        return PromptEmbeds(*embeds).on(torch.device("cpu"))
+        """Both prompts, negative first; the positive one alone where CFG is off."""
+        return self.prompts.encode(request, self.placement.text_encoders, progress)
 
     def encode_masked_image(self, request: EditRequest) -> DiagonalGaussianDistribution:
         """What the VAE makes of the picture with a mid-grey hole."""
@@ -253,11 +190,23 @@ class OneRewardPipeline:
             conditions.guidance,
             conditions.text.pooled_prompt_embeds,
         )
-        with self.placement.transformer(modulation, progress) as select:
+        way = partial(
+            shortcuts,
+            self.levels[request.acceleration],
+            scheduler.sigmas.tolist(),
+            request.mask,
+            transformer=self.transformer,
+            text=conditions.text.prompt_embeds,
+            keeping=self.placement.keeping,
+        )
+        with self.placement.transformer(modulation, progress) as select, way() as steps_taken:
             for index, timestep in enumerate(scheduler.timesteps):
                 progress.check_interrupted()
                 select(index)
-                velocity = self.predict_velocity(latents, timestep, conditions, request.true_cfg)
+                velocity = steps_taken.velocity(
+                    index,
+                    partial(self.predict_velocity, latents, timestep, conditions, request.true_cfg),
+                )
                 preview = self.preview(latents - scheduler.sigmas[index] * velocity, request)
                 latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
                 progress.step(number * steps + index + 1, steps * request.num_images, preview)
@@ -284,12 +233,24 @@ class OneRewardPipeline:
         scheduler.set_begin_index(0)
 
     def predict_velocity(
-        self, latents: Tensor, timestep: Tensor, conditions: Conditions, true_cfg: float
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        conditions: Conditions,
+        true_cfg: float,
+        tokens: Tensor | None = None,
     ) -> Tensor:
-        """The transformer's answer, guided away from the negative prompt where CFG is on."""
+        """The transformer's answer, guided away from the negative prompt where CFG is on.
+
+        Args:
+            tokens: int64 [m], those it is asked about; None for all.
+        """
         text = conditions.text
         branches = text.prompt_embeds.shape[0]
         inputs = torch.cat((latents, conditions.masked_image_latents), dim=2)
+        image_ids = conditions.image_ids
+        if tokens is not None:
+            inputs, image_ids = inputs[:, tokens], image_ids[tokens]
         velocity: Tensor = self.transformer(
             hidden_states=inputs.repeat(branches, 1, 1),
             timestep=scaled_time(timestep, branches, latents),
@@ -297,7 +258,7 @@ class OneRewardPipeline:
             pooled_projections=text.pooled_prompt_embeds,
             encoder_hidden_states=text.prompt_embeds,
             txt_ids=text.text_ids,
-            img_ids=conditions.image_ids,
+            img_ids=image_ids,
             return_dict=False,
         )[0]
         if branches == 1:

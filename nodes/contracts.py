@@ -16,7 +16,8 @@ REMOVE_PROMPT = "remove"
 EXTEND_PROMPT = "high-definition, perfect composition"
 ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
-PRECISIONS = ("auto", "file", "fp8")
+PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
+ATTENTIONS = ("default", "fastest")
 
 
 class EditTask(str, Enum):
@@ -209,7 +210,10 @@ class LocalSpec(BackendSpec):
         lora: a file of loras, or "none".
         lora_strength: how much of the LoRA is added.
         precision: one of PRECISIONS. "file" keeps the weights as their file has them; "fp8" holds
-            them in 8 bits; "auto" does so only where they do not fit the card otherwise.
+            them in 8 bits; "auto" does so only where they do not fit the card otherwise. "fp8 fast"
+            computes in 8 bits, too, where the card can.
+        compile: the transformer's blocks are compiled, once a session and class of sizes.
+        attention: one of ATTENTIONS: torch's own choice, or what is measured to be the fastest.
     """
 
     kind: str = "local"
@@ -220,6 +224,8 @@ class LocalSpec(BackendSpec):
     lora: str = "none"
     lora_strength: float = 1.0
     precision: str = "auto"
+    compile: bool = False
+    attention: str = "default"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contracts import PRECISIONS, LocalSpec
+from .contracts import ATTENTIONS, PRECISIONS, LocalSpec
 from .errors import CheckpointError, InputError, LocalBackendError, ModelNotFoundError
 from .model_folders import CONFIG_FILE, KINDS, choices, locate, pipeline_part, read_config
 
@@ -93,7 +93,7 @@ def find_files(spec: LocalSpec) -> Found:
     rounded; of equals the first by name. A pipeline folder's own parts go before all others.
 
     Raises:
-        InputError: the precision is none.
+        InputError: the precision or the attention is none.
         ModelNotFoundError: a file is not there, or there is none that fits.
         CheckpointError: a chosen file is broken or something else.
         MissingDependencyError: a package that reads the file's format is not installed.
@@ -102,6 +102,8 @@ def find_files(spec: LocalSpec) -> Found:
 
     if spec.precision not in PRECISIONS:
         raise InputError(f'precision is "{spec.precision}". Use one of: {", ".join(PRECISIONS)}.')
+    if spec.attention not in ATTENTIONS:
+        raise InputError(f'attention is "{spec.attention}". Use one of: {", ".join(ATTENTIONS)}.')
     chosen = _best(TRANSFORMER) if spec.transformer == AUTO else spec.transformer
     whole = locate(TRANSFORMER.kind, chosen)
     transformer = pipeline_part(whole, TRANSFORMER.folder) or whole
@@ -118,7 +120,7 @@ def find_files(spec: LocalSpec) -> Found:
         words.append(f"{spec.lora} x {spec.lora_strength:g}")
     files = ModelFiles(
         transformer=transformer, **paths, lora=lora, lora_strength=spec.lora_strength,
-        precision=spec.precision,
+        precision=spec.precision, compile=spec.compile, attention=spec.attention,
     )  # fmt: skip
     return Found(files, chosen.rstrip("/"), ", ".join(words))
 

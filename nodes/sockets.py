@@ -134,8 +134,10 @@ def acceleration_input() -> io.Combo.Input:
             optional=True,
             options=list(ACCELERATIONS),
             default=ACCELERATION,
-            tooltip="How far the backend may cut corners, default regular, as on fal. none: every "
-            "step in full. high: fastest, less faithful. Models on this machine know no shortcut.",
+            tooltip="How much the picture may differ for speed, default regular, as on fal. none: "
+            "every step in full. On this machine regular runs the model at half of the steps and "
+            "on the masked part alone at most of these, high at fewer still; fal does not say "
+            "what its levels do. A Model Backend always runs in full.",
         )
     )
 

@@ -62,7 +62,8 @@ RULES: dict[str, set[str]] = {
     # The command line is a front door like the nodes, and stands in this room by its name only.
     "local_backend.__main__": set(),
     "local_backend.cli": FRONT | {"nodes.conversions", "local_backend"},
-    "local_backend.demo": TENSORS | FRONT | {"nodes.conversions"},
+    "local_backend.compare": TENSORS | FRONT | {"nodes.conversions", "local_backend"},
+    "local_backend.demo": TENSORS | FRONT | {"nodes.conversions", "local_backend.sheets"},
     "local_backend.terminal": {"tqdm"},
     # Headers are read for the nodes' menus, so looking at a file loads no model library.
     "local_backend.checkpoints.files": LIGHT,

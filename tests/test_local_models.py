@@ -45,13 +45,17 @@ def test_auto_finds_every_part_by_what_is_in_it_whatever_its_name(models: Models
 def test_the_choice_is_told_and_what_no_file_can_tell_is_told_too(models: Models) -> None:
     models.put_parts()
     models.put(fill="a.safetensors", lora="removal.safetensors")
-    spec = LocalSpec(lora="removal.safetensors", lora_strength=0.5, precision="fp8")
+    spec = LocalSpec(
+        lora="removal.safetensors", lora_strength=0.5, precision="fp8", compile=True,
+        attention="fastest",
+    )  # fmt: skip
     others = "t5xxl_fp16.safetensors, clip_l.safetensors, ae.safetensors"
     said = f"a.safetensors (no file says whether it is OneReward's), {others}"
     assert models.module.find_files(LocalSpec()).words == said
     found = models.module.find_files(spec)
     assert found.words == f"{said}, removal.safetensors x 0.5"
     assert (found.files.lora_strength, found.files.precision) == (0.5, "fp8")
+    assert (found.files.compile, found.files.attention) == (True, "fastest")
     models.put(fill_fp8="x/OneReward_fp8.safetensors")
     assert models.module.find_files(LocalSpec()).words.startswith("x/OneReward_fp8.safetensors, t5")
 
@@ -291,5 +295,7 @@ def test_a_spec_becomes_a_backend_of_these_files_and_a_wrong_file_none(
         resolve_backend(LocalSpec(transformer="dev.safetensors"), tmp_path)
     with pytest.raises(InputError, match='precision is "int3". Use one of: auto, file, fp8'):
         resolve_backend(LocalSpec(precision="int3"), tmp_path)
+    with pytest.raises(InputError, match='attention is "sage". Use one of: default, fastest'):
+        resolve_backend(LocalSpec(attention="sage"), tmp_path)
     with pytest.raises(ModelNotFoundError, match='no "gone.safetensors"'):
         resolve_backend(LocalSpec(vae="gone.safetensors"), tmp_path)

@@ -238,9 +238,9 @@ def test_the_shortest_text_length_that_holds_both_prompts_is_used(
     pipeline: OneRewardPipeline,
 ) -> None:
     middle = "a cat and a dog and " * 3
-    assert pipeline.text_length(make_request()) == 16
-    assert pipeline.text_length(make_request(prompt=middle)) == 64
-    assert pipeline.text_length(make_request(negative_prompt=middle)) == 64
+    assert pipeline.prompts.text_length(make_request()) == 16
+    assert pipeline.prompts.text_length(make_request(prompt=middle)) == 64
+    assert pipeline.prompts.text_length(make_request(negative_prompt=middle)) == 64
     text = pipeline.encode_prompt(make_request(prompt=middle), RecordingProgress())
     assert text.prompt_embeds.shape[1] == 64
 

@@ -14,6 +14,7 @@ from onereward_pack.local_backend.memory.plans import (
     ladder,
     steady_plan,
 )
+from onereward_pack.nodes.contracts import PRECISIONS
 
 # FLUX.1-Fill as it is published: 19 double and 38 single blocks, in bf16 and in fp8
 BF16 = PartSizes(
@@ -46,6 +47,7 @@ def card(gib: int) -> int:
         (24, "auto", "bf16 resident, T5 on demand"),
         (24, "file", "bf16 resident, T5 on demand"),
         (24, "fp8", "fp8 resident, T5 resident"),
+        (24, "fp8 fast", "fp8 resident, T5 resident"),
         (16, "auto", "fp8 resident, T5 on demand"),
         (16, "file", "bf16 22 of 57 blocks streamed, T5 on demand"),
         (12, "auto", "fp8 8 of 57 blocks streamed, T5 on demand"),
@@ -65,7 +67,7 @@ def test_the_largest_cards_keep_what_the_table_is_made_from() -> None:
     assert [plan is not None and plan.transformer.keep for plan in plans] == [True, False]
 
 
-@pytest.mark.parametrize("precision", ["auto", "file", "fp8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("tile", [False, True])
 def test_less_memory_never_gets_a_larger_plan(precision: str, tile: bool) -> None:
     peaks = []
@@ -157,7 +159,7 @@ def test_another_precision_is_never_put_off() -> None:
 def test_a_quantised_file_is_not_made_fp8() -> None:
     sizes = replace(SIZES, transformer={False: FP8, True: FP8})
     for gib in (6, 8, 12, 16, 24):
-        for precision in ("auto", "file", "fp8"):
+        for precision in PRECISIONS:
             plan = choose_plan(sizes, card(gib), precision, tile=False)
             assert plan is not None and not plan.transformer.fp8
             assert plan.words(sizes, "GGUF").startswith("GGUF")

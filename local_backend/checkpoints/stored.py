@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 _FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
+_UNPACKERS: dict[Any, Callable[..., Tensor]] = {}  # a plain table, which torch.compile can read
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +105,10 @@ def _unpack(data: Tensor, gguf_type: int, dtype: torch.dtype) -> Tensor:
     return _unpackers()[kind](blocks, values, size, work).to(dtype)
 
 
-@functools.cache
 def _unpackers() -> dict[Any, Callable[..., Tensor]]:
-    # imported here because it needs the gguf package, which only GGUF files need
-    from diffusers.quantizers.gguf.utils import dequantize_functions
+    if not _UNPACKERS:
+        # imported here because it needs the gguf package, which only GGUF files need
+        from diffusers.quantizers.gguf.utils import dequantize_functions
 
-    return {kind: function for kind, function in dequantize_functions.items()}
+        _UNPACKERS.update(dequantize_functions)
+    return _UNPACKERS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..acceleration.fp8 import QuantisedOnce, multiply
 from ..checkpoints.lora import LowRank
 from ..checkpoints.stored import dense
 
@@ -18,6 +19,8 @@ class StoredLinear(nn.Module):
         bias: [out] or None.
         down, up: a LoRA's two factors [rank, in] and [out, rank], or None; added as they are, so
             that no rounding to the weight's own precision takes them away.
+        quantised: multiplies in 8 bits, what goes in being quantised there; the data is E4M3 and
+            the scale [out, 1] then. None: multiplies by the unpacked weight.
     """
 
     weight = None  # transformers looks here for a dtype to cast to; it has to find no tensor
@@ -32,14 +35,20 @@ class StoredLinear(nn.Module):
         super().__init__()
         self.shape = shape
         self.gguf_type: int | None = None
+        self.quantised: QuantisedOnce | None = None
         for name in ("data", "scale", "bias", "down", "up"):
             self.register_buffer(name, None)
 
     def forward(self, inputs: Tensor) -> Tensor:
         assert self.data is not None, "the part was not loaded"
-        weight = dense(self.data, self.scale, self.gguf_type, self.shape, inputs.dtype)
         bias = None if self.bias is None else self.bias.to(inputs.dtype)
-        output = functional.linear(inputs, weight, bias)
+        if self.quantised is not None and self.scale is not None:
+            rows = self.quantised.rows(inputs)
+            output = multiply(rows, self.data, self.scale, bias, inputs)
+            output = output.unflatten(0, inputs.shape[:-1])
+        else:
+            weight = dense(self.data, self.scale, self.gguf_type, self.shape, inputs.dtype)
+            output = functional.linear(inputs, weight, bias)
         if self.down is None or self.up is None:
             return output
         return output + low_rank(inputs, self.down, self.up)

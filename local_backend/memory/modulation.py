@@ -46,11 +46,12 @@ class ModulationRow(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rows: Tensor | None = None  # [steps, branches, channels]
-        self.step = 0
+        # The row itself, not its number: a compiled block would be compiled for that one step.
+        self.current: Tensor | None = None
 
     def forward(self, _: Tensor) -> Tensor:
-        assert self.rows is not None, "the table was not prepared"
-        return self.rows[self.step]
+        assert self.current is not None, "no row of the table was chosen"
+        return self.current
 
 
 class ModulationTable:
@@ -114,13 +115,14 @@ class ModulationTable:
     def select(self, step: int) -> None:
         """Lets the blocks use the rows of this step."""
         for row in self._rows.values():
-            row.step = step
+            assert row.rows is not None, "the table was not prepared"
+            row.current = row.rows[step]
 
     def clear(self) -> None:
         """Lets go of the rows on the device."""
         self._ready = None
         for row in self._rows.values():
-            row.rows = None
+            row.rows = row.current = None
 
     def depends_on(self, layers: Iterable[str]) -> bool:
         """Whether a change of one of these layers changes the rows."""

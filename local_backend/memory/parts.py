@@ -8,20 +8,23 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import prod
 
 import psutil
 import torch
+from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..acceleration.fp8 import QuantisedOnce, fits, row_scale
+from ..acceleration.fused import FusedAttention, can_fuse
 from ..checkpoints.lora import Lora, LowRank
 from ..checkpoints.models import ModelFile
 from ..checkpoints.stored import Stored, to_fp8
 from .devices import empty_cache
 from .fits import Fit, PartSizes
 from .linear import StoredLinear, low_rank, scaled, store_linears
+from .places import Place, block_list, constants, moved, owners
 from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 
 # Of the machine's memory, and of what is free of it: page-locked memory is nobody else's.
@@ -32,16 +35,6 @@ _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 logger = logging.getLogger("onereward")
 
 
-@dataclass(frozen=True, eq=False)
-class _Place:
-    """Where a weight of the file belongs, and its scale, if it may have one."""
-
-    slot: Slot
-    block: int | None
-    linear: StoredLinear | None = None
-    scale: Slot | None = None
-
-
 class Part:
     """A model that can be loaded and unloaded.
 
@@ -50,6 +43,7 @@ class Part:
         dtype: what it computes in.
         check: called between tensors while it loads, and before each block that runs; may raise.
         on_unload: called when it is emptied.
+        multiply: what of the blocks can, computes in 8 bits; read when it is filled.
         loads: how often it was filled.
         device_bytes: what it holds on its device now.
         streamer: runs the streamed blocks; None if there are none.
@@ -75,27 +69,26 @@ class Part:
         """
         self.module, self.dtype, self._run_often = file.module, dtype, run_often
         self._weights = file.weights
-        owners = _owners(self.module)
+        owned = owners(self.module)
         if keep_stored:
             store_linears(self.module)
         nn.Module.to(self.module, dtype)  # diffusers' own warns that there may be exceptions
-        self._blocks = _blocks(self.module, block_lists)
+        self._blocks = block_list(self.module, block_lists)
         leaves = {f"{layer}.{leaf}" for layer in left_out for leaf in ("weight", "bias")}
         self._left_out = [name for name in self._weights.sizes if name in leaves]
         self._places = {
-            name: self._place(owners[name]) for name in self._weights.sizes if name not in leaves
+            name: self._place(owned[name]) for name in self._weights.sizes if name not in leaves
         }
         self._names_in: dict[int | None, list[str]] = defaultdict(list)
         for name, place in self._places.items():
             self._names_in[place.block].append(name)
-        # What the module works out for itself, such as the numbers of its places.
-        self._constants = [
-            (Slot((self.module.get_submodule(path), name)), tensor)
-            for path, name, tensor in _constants(self.module)
-        ]
+        self._constants = constants(self.module)
         self._pins = False
         for _, block in self._blocks:
             block.register_forward_pre_hook(lambda *_: self.check())
+        self._quantised = QuantisedOnce()
+        self.module.register_forward_hook(self._quantised.clear, always_call=True)
+        self._fused: list[FusedAttention] = []
         self._lora: Mapping[str, LowRank] = {}
         self._kept: dict[str, Stored] = {}
         self._fit: Fit | None = None
@@ -104,6 +97,7 @@ class Part:
         self.on_unload: Callable[[], None] = _nothing
         self.streamer: BlockStreamer | None = None
         self.loads = self.device_bytes = 0
+        self.multiply = False
 
     def set_lora(self, lora: Lora | None, strength: float = 1.0) -> None:
         """Puts a LoRA, or none, in the place of the one before; a loaded part stays loaded."""
@@ -122,6 +116,21 @@ class Part:
     def has_fp8(self) -> bool:
         """Whether its file holds 8-bit floats."""
         return any(self._weights.read(n).data.dtype in _FP8 for n in self._weights.sizes)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """In the order in which they run."""
+        return [block for _, block in self._blocks]
+
+    def multipliable(self) -> tuple[int, int]:
+        """How many of the blocks' linear layers can multiply in 8 bits, and how many there are."""
+        held = [
+            self._weights.read(name)
+            for name, place in self._places.items()
+            if place.linear is not None and place.block is not None
+        ]
+        able = [fits(s.shape, s.data.dtype) or (not s.quantized and fits(s.shape)) for s in held]
+        return sum(able), len(held)
 
     @property
     def lora_targets(self) -> Collection[str]:
@@ -172,14 +181,18 @@ class Part:
         page_locked = self._run_often and bool(self._fit.streamed)  # also of a load broken off
         if self.streamer is not None:
             self.streamer.close()
+        self._quantised.clear()
+        for fused in self._fused:
+            fused.undo()
         for place in self._places.values():
             place.slot.empty()
-            if place.scale is not None:
+            if place.linear is not None and place.scale is not None:
                 place.scale.empty()
+                place.linear.quantised = None
         for slot, tensor in self._constants:
             slot.put(tensor)
         self._take_lora_off()
-        self.streamer, self._fit, self._kept = None, None, {}
+        self.streamer, self._fit, self._kept, self._fused = None, None, {}, []
         self.device_bytes = 0
         self.on_unload()
         if page_locked:
@@ -196,15 +209,15 @@ class Part:
         return lambda inputs: functional.linear(inputs, weight, bias) + low_rank(inputs, down, up)
 
     def _read(self, name: str) -> Stored:
-        return self._kept.get(name) or _moved(self._weights.read(name), self._device)
+        return self._kept.get(name) or moved(self._weights.read(name), self._device)
 
-    def _place(self, owners: Sequence[tuple[str, str]]) -> _Place:
-        path, leaf = owners[0]
+    def _place(self, held_by: Sequence[tuple[str, str]]) -> Place:
+        path, leaf = held_by[0]
         block = self._block_of(path)
         linear = self.module.get_submodule(path)
         if isinstance(linear, StoredLinear) and leaf == "weight":
-            return _Place(Slot((linear, "data")), block, linear, Slot((linear, "scale")))
-        return _Place(Slot(*((self.module.get_submodule(p), name) for p, name in owners)), block)
+            return Place(Slot((linear, "data")), block, linear, Slot((linear, "scale")))
+        return Place(Slot(*((self.module.get_submodule(p), name) for p, name in held_by)), block)
 
     def _block_of(self, path: str) -> int | None:
         for number, (name, _) in enumerate(self._blocks):
@@ -212,7 +225,7 @@ class Part:
                 return number
         return None
 
-    def _size(self, name: str, place: _Place, fp8: bool) -> int:
+    def _size(self, name: str, place: Place, fp8: bool) -> int:
         info = self._weights.sizes[name]
         whole = prod(info.shape) * self.dtype.itemsize
         if place.linear is None:
@@ -238,12 +251,13 @@ class Part:
                 streamed.append(self._on_host(contents, fit))
             else:
                 self._put_all(contents, device)
+        self._fused = [FusedAttention(layer) for layer in self._fusible(fit)]
         self._put_lora(device)
         if fit.keep:
-            self._kept = {n: _moved(self._weights.read(n), device) for n in self._left_out}
+            self._kept = {n: moved(self._weights.read(n), device) for n in self._left_out}
             self.device_bytes += sum(stored.data.nbytes for stored in self._kept.values())
         if streamed:
-            blocks = [self._blocks[number][1] for number in sorted(fit.streamed)]
+            blocks = [self.blocks[number] for number in sorted(fit.streamed)]
             self.streamer = BlockStreamer(blocks, streamed, device)
             self.device_bytes += self.streamer.device_bytes
 
@@ -277,10 +291,20 @@ class Part:
         data = stored.data
         if not stored.quantized and data.dtype != self.dtype:
             data = self._converted(data, device, streamed=place.block in fit.streamed)
+        scale = stored.scale
+        if self.multiply and place.block is not None and fits(stored.shape, data.dtype):
+            linear.quantised = self._quantised
+            scale = row_scale(scale, stored.shape[0], data.device)
         content = [(place.slot, data)]
-        if stored.scale is not None and place.scale is not None:
-            content.append((place.scale, stored.scale))
+        if scale is not None and place.scale is not None:
+            content.append((place.scale, scale))
         return content
+
+    def _fusible(self, fit: Fit) -> list[FluxAttention]:
+        """The attentions of the resident blocks whose projections may be one layer."""
+        resident = [block for n, block in enumerate(self.blocks) if n not in fit.streamed]
+        layers = [layer for block in resident for layer in block.modules()]
+        return [layer for layer in layers if isinstance(layer, FluxAttention) and can_fuse(layer)]
 
     def _converted(self, data: Tensor, device: torch.device, streamed: bool) -> Tensor:
         """A weight in the dtype that it is computed in, unless that is the wider one: then it is
@@ -304,6 +328,8 @@ class Part:
             linear.down = factors.down.to(device, self.dtype)
             linear.up = factors.up.to(device, self.dtype)
             self.device_bytes += linear.down.nbytes + linear.up.nbytes
+        for fused in self._fused:
+            fused.update()
 
     def _take_lora_off(self) -> None:
         for linear, _ in self._lora_layers():
@@ -317,37 +343,6 @@ class Part:
             layer = self.module.get_submodule(name)
             if isinstance(layer, StoredLinear):
                 yield layer, factors
-
-
-def _owners(module: nn.Module) -> dict[str, list[tuple[str, str]]]:
-    """For each parameter's first name, the modules that hold it and what they call it."""
-    first: dict[int, str] = {}
-    owners: dict[str, list[tuple[str, str]]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        path, _, leaf = name.rpartition(".")
-        owners.setdefault(first.setdefault(id(parameter), name), []).append((path, leaf))
-    return owners
-
-
-def _constants(module: nn.Module) -> list[tuple[str, str, Tensor]]:
-    """The buffers that are there before anything is loaded: where, their name, their value."""
-    return [
-        (*name.rpartition(".")[::2], tensor)  # type: ignore[misc]
-        for name, tensor in module.named_buffers()
-    ]
-
-
-def _blocks(module: nn.Module, lists: Sequence[str]) -> list[tuple[str, nn.Module]]:
-    return [
-        (f"{name}.{index}", block)
-        for name in lists
-        for index, block in module.get_submodule(name).named_children()
-    ]
-
-
-def _moved(stored: Stored, device: torch.device) -> Stored:
-    scale = None if stored.scale is None else stored.scale.to(device)
-    return replace(stored, data=stored.data.to(device), scale=scale)
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from diffusers import AutoencoderKL
 
 from ...nodes.contracts import EditRequest, ProgressSink
 from ...nodes.errors import LocalBackendError
+from ..acceleration.kept_tensors import Keeping, keepings
+from ..acceleration.speed import Speed
 from ..checkpoints.lora import open_lora
 from ..flux import FluxParts
 from ..model_files import ModelFiles, file_stamp
@@ -21,8 +23,8 @@ from .devices import holds_fp8, synchronize
 from .fits import Fit
 from .modulation import ModulationInputs
 from .parts import Part
-from .plans import GB, NO_LIMIT, Plan, choose_plan, steady_plan
-from .work import work_sizes
+from .plans import GB, NO_LIMIT, Plan, choose_plan, steady_plan, with_keys
+from .work import TEXT_TOKENS, key_bytes, work_sizes
 
 logger = logging.getLogger("onereward")
 
@@ -36,7 +38,14 @@ _BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is w
 
 
 class Placement(Protocol):
-    """Has a run's models on the device when they are needed."""
+    """Has a run's models on the device when they are needed.
+
+    Attributes:
+        keeping: how the kept tokens' keys and values may be remembered; None: not at all.
+    """
+
+    @property
+    def keeping(self) -> Keeping | None: ...
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Called before the first stage of a run."""
@@ -58,6 +67,10 @@ class Placement(Protocol):
 
 class Resident:
     """All models lie on the device already, and stay."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        """`dtype`: what they compute in."""
+        self.keeping: Keeping | None = keepings(device, dtype)[0]
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Nothing to choose."""
@@ -100,7 +113,7 @@ class FluxPlacement:
 
     Attributes:
         plan: the last run's.
-        notes: the plan in words, and what is to be known of the files.
+        notes: the plan in words, and what is to be known of the files and of the choices for speed.
     """
 
     def __init__(self, parts: FluxParts, memory: Memory) -> None:
@@ -110,18 +123,25 @@ class FluxPlacement:
         self._lora_notes: tuple[str, ...] = ()
         self._lesson: _Lesson | None = None
         self.plan: Plan | None = None
-        self.notes: tuple[str, ...] = ()
+        self._plan_notes: tuple[str, ...] = ()
+        self._speed = Speed(parts.transformer, memory.device)
         parts.transformer.on_unload = parts.table.forget
 
+    @property
+    def keeping(self) -> Keeping | None:
+        return self._plan().keeping
+
     def adapt(self, files: ModelFiles) -> None:
-        """Takes over the LoRA and the precision of these files for the next runs; what is loaded
-        stays, so that another strength costs no time.
+        """Takes over the LoRA, the precision and the choices for speed of these files for the next
+        runs; what is loaded stays, so that another strength costs no time.
 
         Raises:
             CheckpointError, ModelNotFoundError: the LoRA's file is not what it should be.
+            LocalBackendError: there is nothing to compile with.
         """
+        self._speed.adapt(files, self._memory.unload)
         precision = files.precision
-        if precision == "auto" and not holds_fp8(self._memory.device):
+        if precision != "file" and not holds_fp8(self._memory.device):
             precision = "file"
         if precision != self._precision:
             self._precision, self.plan = precision, None
@@ -137,6 +157,10 @@ class FluxPlacement:
         transformer.set_lora(lora, files.lora_strength)
         self._lora, self._lora_notes = wanted, lora.notes if lora else ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self._plan_notes, *self._speed.notes)
+
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Chooses the plan for a picture of this size.
 
@@ -144,7 +168,9 @@ class FluxPlacement:
             LocalBackendError: even the smallest plan does not fit.
         """
         height, width = request.image.shape[1:3]
-        self._sizes = work_sizes(self._parts, request)
+        self._tokens = height * width // 256 + TEXT_TOKENS
+        keys = key_bytes(self._parts, request, self._memory.device)
+        self._sizes = replace(work_sizes(self._parts, request), keys=keys)
         self._parts.table.clear()  # its rows are kept on the host; on the device nobody counts them
         budget = self._budget()
         tile = height * width > TILE_ABOVE
@@ -158,14 +184,14 @@ class FluxPlacement:
             )
         if self.plan is not None and self._parts.transformer.fit is not None:
             plan = steady_plan(plan, self.plan, self._sizes, budget, self._precision)
-        self.plan = plan
+        self.plan = plan = with_keys(plan, self._sizes, budget)
         for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
             if part.fit not in (None, fit):
                 self._memory.unload(part)
         text = plan.words(self._sizes, self._parts.stored)
         if budget < NO_LIMIT:
             text = f"{budget / GB:.0f} GB free: {text}"
-        self.notes = (text, *self._lora_notes)
+        self._plan_notes = (text, *self._lora_notes)
         logger.info("%s (peak %.1f GB)", text, plan.peak / GB)
         progress.status(text)
 
@@ -204,7 +230,8 @@ class FluxPlacement:
         plan, parts = self._plan(), self._parts
         part = parts.transformer
         with _checked(progress, part):
-            work = self._sizes.denoising + self._sizes.table
+            keys = self._sizes.keys[plan.keeping] if plan.keeping else 0
+            work = self._sizes.denoising + self._sizes.table + keys
             self._memory.load([(part, plan.transformer)], work)
             parts.table.prepare(inputs, part.layer, progress.check_interrupted)
             watch = _StepWatch(self._memory.device, progress)
@@ -214,7 +241,8 @@ class FluxPlacement:
                 watch.before_step()
                 parts.table.select(step)
 
-            yield select
+            with self._speed.running(self._tokens, progress):
+                yield select
 
     @contextmanager
     def vae(self, progress: ProgressSink) -> Iterator[None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from ..acceleration.kept_tensors import Keeping
 from .fits import Fit, PartSizes
 
 GB = 10**9
@@ -23,6 +24,7 @@ class Sizes:
         denoising: what a step of the transformer takes.
         decoding, tiled_decoding: what the VAE takes, whole and in tiles.
         table: the modulation of all steps.
+        keys: the kept tokens' keys and values, by each way to remember them, the best one first.
     """
 
     transformer: dict[bool, PartSizes]
@@ -34,6 +36,7 @@ class Sizes:
     decoding: int
     tiled_decoding: int
     table: int
+    keys: dict[Keeping, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class Plan:
         tile: the VAE works in tiles.
         peak: bytes, by our arithmetic.
         budget: the bytes there were when it was chosen.
+        keeping: see Placement.
     """
 
     transformer: Fit
@@ -53,6 +57,7 @@ class Plan:
     tile: bool
     peak: int
     budget: int
+    keeping: Keeping | None = None
 
     def words(self, sizes: Sizes, stored: str) -> str:
         """Such as "bf16 resident, T5 on demand". `stored`: the file's precision in words."""
@@ -61,7 +66,11 @@ class Plan:
         streamed = len(self.transformer.streamed)
         place = f"{streamed} of {blocks} blocks streamed" if streamed else "resident"
         text = "T5 on demand" if self.t5.streamed else "T5 resident"
-        return f"{weights} {place}, {text}" + (", VAE in tiles" if self.tile else "")
+        if self.tile:
+            text += ", VAE in tiles"
+        if sizes.keys and self.keeping is None:
+            text += ", no room to keep keys: no step of masked tokens alone"
+        return f"{weights} {place}, {text}"
 
 
 def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan | None:
@@ -69,10 +78,19 @@ def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan |
 
     Args:
         budget: bytes.
-        precision: "auto", "file" or "fp8"; see LocalSpec.
+        precision: one of PRECISIONS; see LocalSpec.
         tile: the picture is so large that the VAE has to work in tiles.
     """
     return next((p for p in ladder(sizes, budget, precision, tile) if p.peak <= budget), None)
+
+
+def with_keys(plan: Plan, sizes: Sizes, budget: int) -> Plan:
+    """The plan with the kept tokens' keys remembered in the best way there is room for besides."""
+    plans = (
+        _plan(sizes, plan.transformer, plan.t5, plan.budget, plan.tile, keeping)
+        for keeping in sizes.keys
+    )
+    return next((more for more in plans if more.peak <= budget), plan)
 
 
 def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int, precision: str) -> Plan:
@@ -106,19 +124,30 @@ def _allowed(sizes: Sizes, precision: str) -> tuple[bool, ...]:
     """Whether the blocks may be made fp8, by preference; a quantised file stays as it is."""
     if sizes.transformer[True] == sizes.transformer[False]:
         return (False,)
-    return {"auto": (False, True), "file": (False,), "fp8": (True,)}[precision]
+    return {"auto": (False, True), "file": (False,), "fp8": (True,), "fp8 fast": (True,)}[precision]
 
 
-def _plan(sizes: Sizes, transformer: Fit, t5: Fit, budget: int, tile: bool) -> Plan:
+def _plan(
+    sizes: Sizes,
+    transformer: Fit,
+    t5: Fit,
+    budget: int,
+    tile: bool,
+    keeping: Keeping | None = None,
+) -> Plan:
     held = sizes.transformer[transformer.fp8].held(transformer)
-    peak = held + _beside(sizes, t5, tile)
-    return Plan(transformer=transformer, t5=t5, tile=tile, peak=peak, budget=budget)
+    keys = sizes.keys[keeping] if keeping else 0
+    peak = held + _beside(sizes, t5, tile, keys)
+    return Plan(
+        transformer=transformer, t5=t5, tile=tile, peak=peak, budget=budget, keeping=keeping
+    )
 
 
-def _beside(sizes: Sizes, t5: Fit, tile: bool) -> int:
+def _beside(sizes: Sizes, t5: Fit, tile: bool, keys: int = 0) -> int:
     """What the transformer shares the card with, at most."""
     text = sizes.clip.held(Fit()) + sizes.t5.held(t5)
-    painting = max(sizes.denoising, sizes.tiled_decoding if tile else sizes.decoding)
+    decoding = sizes.tiled_decoding if tile else sizes.decoding
+    painting = max(sizes.denoising + keys, decoding)
     if t5.streamed:
         return sizes.vae.held(Fit()) + sizes.table + max(text + sizes.encoding, painting)
     return sizes.vae.held(Fit()) + sizes.table + text + max(sizes.encoding, painting)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+
 from ...nodes.contracts import EditRequest
+from ..acceleration.kept_tensors import Keeping, keepings
+from ..acceleration.levels import LEVELS
+from ..acceleration.masked_tokens import kept_bytes, token_sets
 from ..flux import FluxParts
 from .plans import Sizes
 
-_TEXT_TOKENS = 512
+TEXT_TOKENS = 512
 _VAE_BYTES_PER_PIXEL = (
     2460  # a decoder of 128 channels in 16 bits: +2.4 GiB at 1024x1024 on an H100
 )
@@ -32,6 +37,21 @@ def work_sizes(parts: FluxParts, request: EditRequest) -> Sizes:
     )
 
 
+def key_bytes(parts: FluxParts, request: EditRequest, device: torch.device) -> dict[Keeping, int]:
+    """What the kept tokens' keys and values take, by each way to remember them, the best one first;
+    nothing where the level keeps none.
+    """
+    level = LEVELS[request.acceleration]
+    if level.masked_gaps is None:
+        return {}
+    tokens, branches = token_sets(request.mask, level.halo), 2 if request.true_cfg > 1 else 1
+    transformer = parts.transformer
+    return {
+        keeping: kept_bytes(transformer.module, tokens, branches, keeping)
+        for keeping in keepings(device, transformer.dtype)
+    }
+
+
 def _width(parts: FluxParts) -> int:
     config = parts.transformer.module.config
     return int(config.num_attention_heads * config.attention_head_dim)
@@ -39,7 +59,7 @@ def _width(parts: FluxParts) -> int:
 
 def _denoising(parts: FluxParts, tokens: int, branches: int) -> int:
     width, itemsize = _width(parts), parts.transformer.dtype.itemsize
-    states = (tokens + _TEXT_TOKENS) * branches * width * _LIVE_COPIES * itemsize
+    states = (tokens + TEXT_TOKENS) * branches * width * _LIVE_COPIES * itemsize
     unpacked = (
         2 * 5 * width * width * itemsize
     )  # the widest weight, as it is made and as it is used
@@ -48,8 +68,8 @@ def _denoising(parts: FluxParts, tokens: int, branches: int) -> int:
 
 def _encoding(parts: FluxParts) -> int:
     config, itemsize = parts.t5.module.config, parts.t5.dtype.itemsize
-    states = _TEXT_TOKENS * config.d_ff * 6 * itemsize
-    scores = 2 * config.num_heads * _TEXT_TOKENS**2 * 4
+    states = TEXT_TOKENS * config.d_ff * 6 * itemsize
+    scores = 2 * config.num_heads * TEXT_TOKENS**2 * 4
     return states + scores + 2 * config.d_ff * config.d_model * itemsize
 
 

@@ -101,5 +101,6 @@ def make_request(height: int = 64, width: int = 64, **changes: Any) -> EditReque
         "image": torch.rand(1, height, width, 3, generator=generator),
         "mask": mask,
         "num_inference_steps": 3,
+        "acceleration": "none",
     }
     return EditRequest(**(words | changes))
