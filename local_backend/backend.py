@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,10 @@ import torch
 
 from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
 from ..nodes.errors import LocalBackendError
+from .acceleration.compiled import explain
 from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from .checks import check_pixels, check_recipe
-from .flux import flux_components, open_flux
+from .flux import FluxFiles, flux_components, flux_parts, open_files
 from .memory.devices import compute_dtype, holds_fp8, pick_device
 from .memory.owner import OWNER, is_out_of_memory, shared_memory
 from .memory.placement import FluxPlacement
@@ -63,9 +64,14 @@ class LocalBackend:
     # the model was trained up to a megapixel; fal's endpoint is given the same
     capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
 
-    def __init__(self, files: ModelFiles, transformer: str) -> None:
-        """`transformer`: what the user calls it."""
-        self._files = files
+    def __init__(
+        self,
+        files: ModelFiles,
+        transformer: str,
+        opened: Callable[[ModelFiles], FluxFiles] = open_files,
+    ) -> None:
+        """`transformer`: what the user calls it; `opened`: how the files are opened."""
+        self._files, self._opened = files, opened
         self.name = f"{transformer} on this machine"
 
     def check(self, recipe: EditRecipe) -> None:
@@ -82,7 +88,7 @@ class LocalBackend:
         Raises:
             InputError: the request breaks a rule.
             ModelNotFoundError, CheckpointError: a file is missing, or not what it should be.
-            LocalBackendError: the device is too small.
+            LocalBackendError: the device is too small, or the blocks cannot be compiled.
         """
         check_recipe(request)
         check_pixels(request)
@@ -95,13 +101,14 @@ class LocalBackend:
                     return replace(pipeline(request, progress), notes=placement.notes)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
+                        explain(error)
                         raise
                 # outside the except block: the error's traceback holds the tensors of the run
                 placement.step_down(progress)
 
     def _build(self) -> OneRewardPipeline:
         device = pick_device()
-        parts = open_flux(self._files, compute_dtype(device))
+        parts = flux_parts(self._opened(self._files), compute_dtype(device))
         if not holds_fp8(device) and (parts.transformer.has_fp8 or parts.t5.has_fp8):
             raise LocalBackendError(
                 f"The transformer or T5 is stored in fp8, which {device.type} devices cannot hold. "

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..nodes.backends import resolve_preview
 from ..nodes.canvas.extend import ANCHORS
-from ..nodes.contracts import EditTask
+from ..nodes.canvas.masks import fit_mask
+from ..nodes.contracts import (
+    ACCELERATION,
+    ACCELERATIONS,
+    ATTENTIONS,
+    Backend,
+    EditRecipe,
+    EditTask,
+    ProgressSink,
+)
 from ..nodes.conversions import decode_image, decode_mask, encode_png
 from ..nodes.editing import Edit, edit, extend
 from ..nodes.errors import InputError, OneRewardError
 from ..nodes.recipes import make_recipe, text_prompt
+from .bench.options import WEIGHTS, Options
 from .demo import run_demo
+from .sheets import marked
 from .terminal import TerminalProgress
 
 if TYPE_CHECKING:
@@ -52,7 +63,57 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     for task in EditTask:
         _add_task(commands, task)
+    _add_compare(commands)
+    _add_bench(commands)
     return parser
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    words = "one edit at every level of acceleration, side by side with what the levels change"
+    command = commands.add_parser("compare", help=words, description=words)
+    add = command.add_argument
+    add("--task", type=EditTask, default=EditTask.FILL, help="fill, remove, extend or text")
+    add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
+    add("--image", type=Path, required=True, help="the picture: PNG, JPEG, WebP or TIFF")
+    add("--mask", type=Path, help="a picture, white = change, black = keep; not for extend")
+    add("--output", type=Path, default=Path("onereward-compare.png"), help="the sheet, a PNG file")
+    add("--prompt", default="", help="what to paint; for fill and extend")
+    _add_words(command)
+    _add_extension(command)
+    _add_numbers(command)
+    command.set_defaults(run=_compare, num_images=1, acceleration=ACCELERATION)
+
+
+def _add_bench(commands: argparse._SubParsersAction) -> None:
+    words = "time every level of acceleration beside the plain pipeline, on this machine"
+    command = commands.add_parser("bench", help=words, description=words)
+    add = command.add_argument
+    add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
+    add(
+        "--weights",
+        default="auto",
+        choices=WEIGHTS,
+        help="without --models: auto is an installed OneReward, else random ones of full size on a "
+        "GPU, else the preview model",
+    )
+    add("--size", type=int, help="a side of the picture in pixels; default 1024, preview model 256")
+    add("--steps", type=int, default=28, help="denoising steps, default 28")
+    add("--mask", type=float, default=0.2, help="share of the picture to paint, default 0.2")
+    add("--rows", nargs="+", default=(), help="such as: reference none regular high none-compiled")
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="the compiled rows, too; default on CUDA",
+    )
+    add("--attention", default=Options.attention, choices=ATTENTIONS, help="not for the reference")
+    add("--out", type=Path, help="a folder for bench.json and bench.png")
+    add(
+        "--limit",
+        type=float,
+        default=Options.limit,
+        help="seconds; no row is begun after, default 450",
+    )
+    command.set_defaults(run=_bench)
 
 
 def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
@@ -67,21 +128,42 @@ def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
     add("--image", type=Path, required=True, help="the picture: PNG, JPEG, WebP or TIFF")
     add("--output", type=Path, help="the result, a PNG; default: <image>-<task>.png beside it")
     if task is EditTask.EXTEND:
-        add("--to", default="16:9", help="16:9, 1920x1080, 1.5x, 256 or 'left 256, right 128'")
-        add("--anchor", default="center", choices=ANCHORS, help="where the picture sits")
-        add("--overlap", type=int, default=24, help="source px that fade into the new area")
+        _add_extension(command)
     else:
         add("--mask", type=Path, required=True, help="a picture, white = change, black = keep")
     if task is EditTask.TEXT:
-        add("--text", required=True, help=r"the words; \n starts the next line")
-        add("--scene", default="", help="what carries the words, such as 'on a red sign'")
+        _add_words(command, required=True)
     elif task is not EditTask.REMOVE:
         add("--prompt", default="", required=task is EditTask.FILL, help="what to paint")
+    _add_numbers(command)
+    add("--num-images", type=int, default=1, help="variations; image i uses seed + i")
+    add(
+        "--acceleration",
+        default=ACCELERATION,
+        choices=ACCELERATIONS,
+        help=f"how much the result may differ for speed, default {ACCELERATION}",
+    )
+    command.set_defaults(run=_edit, task=task)
+
+
+def _add_extension(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--to", default="16:9", help="16:9, 1920x1080, 1.5x, 256 or 'left 256, right 128'")
+    add("--anchor", default="center", choices=ANCHORS, help="where the picture sits")
+    add("--overlap", type=int, default=24, help="source px that fade into the new area")
+
+
+def _add_words(command: argparse.ArgumentParser, required: bool = False) -> None:
+    add = command.add_argument
+    add("--text", default="", required=required, help=r"the words; \n starts the next line")
+    add("--scene", default="", help="what carries the words, such as 'on a red sign'")
+
+
+def _add_numbers(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
     add("--seed", type=int, default=0, help="start of the random numbers, default 0")
     add("--steps", type=int, default=28, help="denoising steps, default 28")
     add("--cfg", type=float, default=4.0, help="true classifier-free guidance, default 4")
-    add("--num-images", type=int, default=1, help="variations; image i uses seed + i")
-    command.set_defaults(run=_edit, task=task)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -90,27 +172,81 @@ def _demo(options: argparse.Namespace) -> None:
     _write(options.output, sheet)
 
 
+def _bench(options: argparse.Namespace) -> None:
+    resolve_preview()  # says in one line if a package is not installed
+    from .bench.program import run_bench
+
+    def say(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    wanted = Options(
+        weights=options.weights,
+        models=options.models,
+        size=options.size,
+        steps=options.steps,
+        mask=options.mask,
+        rows=options.rows,
+        compiled=options.compile,
+        attention=options.attention,
+        out=options.out,
+        limit=options.limit,
+    )
+    run_bench(wanted, say)
+
+
 def _edit(options: argparse.Namespace) -> None:
+    paint, _ = _painter(options)
+    with TerminalProgress() as progress:
+        done = paint(_recipe(options), resolve_preview(), progress)
+    output = options.output or options.image.with_name(
+        f"{options.image.stem}-{options.task.value}.png"
+    )
+    _write_all(output, done)
+    sys.stdout.write(done.report + "\n")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    paint, before = _painter(options)
+    recipe = _recipe(options)
+    resolve_preview()  # says in one line if a package is not installed
+    from .compare import choose_backend, compare
+
+    backend, title = choose_backend(options.models)
+    with TerminalProgress() as progress:
+        compared = compare(before, paint, recipe, backend, title, progress)
+    _write(options.output, compared.sheet)
+    sys.stdout.write(compared.words + "\n")
+
+
+def _painter(
+    options: argparse.Namespace,
+) -> tuple[Callable[[EditRecipe, Backend, ProgressSink], Edit], Tensor]:
+    """The task on the picture of these options, and that picture as it is before, [H, W, C]."""
     image = decode_image(_read(options.image))
-    backend, task = resolve_preview(), options.task
-    recipe = make_recipe(
-        task,
+    if options.task is EditTask.EXTEND:
+        to, anchor, overlap = options.to, options.anchor, options.overlap
+        return lambda recipe, backend, progress: extend(
+            image, to, anchor, overlap, recipe, None, backend, progress
+        ), image[0]
+    if options.mask is None:
+        raise InputError(f"--task {options.task.value} needs a mask. Give --mask.")
+    mask = decode_mask(_read(options.mask))
+    return lambda recipe, backend, progress: edit(
+        image, mask, recipe, None, backend, progress
+    ), marked(image[0], fit_mask(mask, *image.shape[1:3])[0][0])
+
+
+def _recipe(options: argparse.Namespace) -> EditRecipe:
+    return make_recipe(
+        options.task,
         prompt=_prompt(options),
         seed=options.seed,
         steps=options.steps,
         cfg=options.cfg,
         num_images=options.num_images,
+        acceleration=options.acceleration,
     )
-    with TerminalProgress() as progress:
-        if task is EditTask.EXTEND:
-            to, anchor, overlap = options.to, options.anchor, options.overlap
-            done = extend(image, to, anchor, overlap, recipe, None, backend, progress)
-        else:
-            mask = decode_mask(_read(options.mask))
-            done = edit(image, mask, recipe, None, backend, progress)
-    output = options.output or options.image.with_name(f"{options.image.stem}-{task.value}.png")
-    _write_all(output, done)
-    sys.stdout.write(done.report + "\n")
 
 
 def _prompt(options: argparse.Namespace) -> str:

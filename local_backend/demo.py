@@ -6,21 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..nodes.contracts import Backend, EditTask, ProgressSink
 from ..nodes.conversions import decode_image, decode_mask
 from ..nodes.editing import Edit, edit, extend
 from ..nodes.recipes import make_recipe, text_prompt
+from .sheets import CELL, GAP, INK, LINE, PAPER, as_picture, marked, place
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SCENES = Path(__file__).resolve().parent / "demo_scenes"
-CELL, GAP, LINE = 384, 16, 26
-INK, PAPER, MASK = (30, 30, 34), (255, 255, 255), (230, 40, 50)
 TITLE = "Preview model: a small demonstrator that ships with the pack. It is not OneReward."
 
 
@@ -44,13 +41,7 @@ def _run(scene: dict[str, Any], backend: Backend, progress: ProgressSink) -> tup
         to, anchor = scene["extend"], scene.get("anchor", "center")
         return extend(image, to, anchor, 24, recipe, None, backend, progress), image[0]
     mask = decode_mask((SCENES / scene["mask"]).read_bytes())
-    return edit(image, mask, recipe, None, backend, progress), _marked(image[0], mask[0])
-
-
-def _marked(picture: Tensor, mask: Tensor) -> Tensor:
-    """The picture with the mask laid over it in red, as a mask editor shows it."""
-    red = torch.tensor(MASK).float() / 255
-    return torch.lerp(picture[..., :3], red.expand_as(picture[..., :3]), 0.55 * mask[..., None])
+    return edit(image, mask, recipe, None, backend, progress), marked(image[0], mask[0])
 
 
 def contact_sheet(rows: list[tuple[str, Tensor, Edit]]) -> Tensor:
@@ -65,12 +56,5 @@ def contact_sheet(rows: list[tuple[str, Tensor, Edit]]) -> Tensor:
         top = LINE + GAP + (index // 2) * (CELL + LINE + GAP)
         draw.text((left, top), caption, fill=INK, font=font)
         for column, picture in enumerate((before, done.images[0])):
-            _place(sheet, picture, left + column * (CELL + GAP), top + LINE)
-    return torch.from_numpy(np.asarray(sheet).copy()).float() / 255
-
-
-def _place(sheet: Image.Image, picture: Tensor, left: int, top: int) -> None:
-    pixels = picture[..., :3].clamp(0, 1).mul(255).round().byte().numpy()
-    image = Image.fromarray(pixels)
-    image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
-    sheet.paste(image, (left, top + (CELL - image.height) // 2))
+            place(sheet, picture, left + column * (CELL + GAP), top + LINE)
+    return as_picture(sheet)

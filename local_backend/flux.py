@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import nn
-from transformers import CLIPTokenizer, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
 from ..nodes.errors import CheckpointError
 from .checkpoints.lora import linear_layers
@@ -50,58 +51,92 @@ class FluxParts:
     stored: str
 
 
-def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
-    """Looks at the files' headers; the weights stay where they are. The LoRA is not looked at.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FluxFiles:
+    """The four models' files, opened: modules without weights, and where these lie."""
 
-    Args:
-        dtype: what the models compute in.
+    transformer: ModelFile
+    t5: ModelFile
+    clip: ModelFile
+    vae: ModelFile
+
+
+def open_files(files: ModelFiles) -> FluxFiles:
+    """Looks at the files' headers; the weights stay where they are. The LoRA is not looked at.
 
     Raises:
         CheckpointError: a file is not what it should be, or they do not belong together.
         ModelNotFoundError: a file is not there.
     """
-    transformer = open_transformer(files.transformer)
-    t5, clip, vae = (
-        open_t5(files.text_encoder_2),
-        open_clip(files.text_encoder),
-        open_vae(files.vae),
+    opened = FluxFiles(
+        transformer=open_transformer(files.transformer),
+        t5=open_t5(files.text_encoder_2),
+        clip=open_clip(files.text_encoder),
+        vae=open_vae(files.vae),
     )
-    _check_widths(transformer, t5, clip, vae)
+    _check_widths(opened)
+    return opened
+
+
+def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
+    """Takes over the files' modules; `dtype` is what they compute in."""
+    transformer = opened.transformer
     layers, names = linear_layers(transformer.module), modulation_names(transformer.module)
     part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
     return FluxParts(
         transformer=part,
-        t5=Part(t5, dtype, block_lists=_T5_BLOCKS),
-        clip=Part(clip, dtype),
-        vae=Part(vae, dtype, keep_stored=False),
+        t5=Part(opened.t5, dtype, block_lists=_T5_BLOCKS),
+        clip=Part(opened.clip, dtype),
+        vae=Part(opened.vae, dtype, keep_stored=False),
         table=ModulationTable(part.module),
         layers=layers,
         stored=_stored_as(transformer),
     )
 
 
+def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
+    """The parts of these files; see open_files and flux_parts."""
+    return flux_parts(open_files(files), dtype)
+
+
 def flux_components(parts: FluxParts) -> Components:
-    """The parts with the tokenizers, the schedule and the preview map that the pack carries."""
-    schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    channels = parts.vae.module.config.latent_channels
-    return Components(
+    """The parts with what else a pipeline needs; see with_assets."""
+    return with_assets(
         transformer=parts.transformer.module,
         vae=parts.vae.module,
         text_encoder=parts.clip.module,
         text_encoder_2=parts.t5.module,
-        tokenizer=CLIPTokenizer.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
-        tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
-        scheduler_config=schedule,
-        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", channels),
     )
 
 
-def _check_widths(transformer: ModelFile, t5: ModelFile, clip: ModelFile, vae: ModelFile) -> None:
-    config = transformer.module.config
+def with_assets(
+    *,
+    transformer: FluxTransformer2DModel,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: T5EncoderModel,
+) -> Components:
+    """The models with the tokenizers, the schedule and the preview map that the pack carries."""
+    schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return Components(
+        transformer=transformer,
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=CLIPTokenizer.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
+        tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
+        scheduler_config=schedule,
+        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", vae.config.latent_channels),
+    )
+
+
+def _check_widths(opened: FluxFiles) -> None:
+    config = opened.transformer.module.config
+    vae = opened.vae.module.config
     pairs = (
-        ("T5 encoder", t5.module.config.d_model, config.joint_attention_dim),
-        ("CLIP encoder", clip.module.config.hidden_size, config.pooled_projection_dim),
-        ("VAE", 4 * vae.module.config.latent_channels, config.out_channels or config.in_channels),
+        ("T5 encoder", opened.t5.module.config.d_model, config.joint_attention_dim),
+        ("CLIP encoder", opened.clip.module.config.hidden_size, config.pooled_projection_dim),
+        ("VAE", 4 * vae.latent_channels, config.out_channels or config.in_channels),
     )
     for name, given, wanted in pairs:
         if given != wanted:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onereward_pack.local_backend import cli
+from onereward_pack.nodes.contracts import ACCELERATIONS
 from onereward_pack.nodes.editing import edit
 from PIL import Image
 
@@ -69,6 +70,19 @@ def test_text_lines_are_split_at_backslash_n(
     assert 'the words "SALE", and in the next line "NOW"' in capsys.readouterr().out
 
 
+def test_acceleration_is_the_user_s_to_choose_and_regular_by_default(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    def painted(*more: str) -> bytes:
+        target = ("--output", str(tmp_path / "out.png"), "--steps", "12")
+        assert cli.main(arguments("remove", files, *more, *target)) == 0
+        return (tmp_path / "out.png").read_bytes()
+
+    none, regular, high = (painted("--acceleration", level) for level in ACCELERATIONS)
+    assert painted() == regular
+    assert len({none, regular, high}) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -117,4 +131,7 @@ def test_it_runs_as_a_module_from_the_packs_folder() -> None:
         text=True,
         check=True,
     )
-    assert all(word in run.stdout for word in ("demo", "fill", "remove", "extend", "text"))
+    assert all(
+        word in run.stdout
+        for word in ("demo", "fill", "remove", "extend", "text", "compare", "bench")
+    )
