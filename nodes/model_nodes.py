@@ -91,7 +91,7 @@ class OneRewardLocalBackend(io.ComfyNode):
                         "compile",
                         default=False,
                         optional=True,
-                        tooltip="Compiles the transformer: the same picture but for rounding, 1.4 "
+                        tooltip="Compiles the transformer: the same picture but for rounding, 1.3 "
                         "times as fast a step on an H100. Costs 20 to 60 seconds once per session "
                         "and class of sizes. Needs Triton and a C compiler. Default off.",
                     )

@@ -20,7 +20,7 @@ from onereward_pack.local_backend.memory import owner, placement
 from onereward_pack.local_backend.memory.fits import Fit
 from onereward_pack.local_backend.memory.owner import OwnMemory
 from onereward_pack.local_backend.memory.parts import Part
-from onereward_pack.local_backend.memory.placement import FluxPlacement
+from onereward_pack.local_backend.memory.placement import FluxPlacement, Resident
 from onereward_pack.local_backend.model_files import ModelFiles, file_stamp
 from onereward_pack.local_backend.pipeline import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
@@ -397,6 +397,28 @@ def test_a_run_after_an_interrupted_one_equals_a_fresh_one(
         machine.paint(make_request(), RecordingProgress(cancel_at=step))
     for request in (make_request(height=96, prompt="a dog"), make_request()):
         assert torch.equal(machine.paint(request), paint(reference, request))
+
+
+@pytest.mark.parametrize("level", ["regular", "high"])
+@pytest.mark.parametrize("size", [10**12, STREAMED])
+def test_a_level_paints_the_same_wherever_the_blocks_lie(
+    files: ModelFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: OneRewardPipeline,
+    size: int,
+    level: str,
+) -> None:
+    machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
+    request = make_request(acceleration=level)
+    painted = machine.paint(request)
+    plan = machine.placement.plan
+    assert plan is not None
+    assert bool(plan.transformer.streamed) is (size == STREAMED)
+    if plan.keeping is None:  # all tokens are computed, and the result says why
+        monkeypatch.setattr(reference, "placement", Resident(CPU, torch.float32))
+        reference.placement.keeping = None
+        assert any("no room to keep keys" in note for note in machine.placement.notes)
+    assert torch.equal(painted, paint(reference, request))
 
 
 def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(

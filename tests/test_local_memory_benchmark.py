@@ -11,6 +11,7 @@ import torch
 from benchmarks import local_memory as bench
 from benchmarks.local_memory_report import Row, table
 from benchmarks.local_memory_watch import Card, Watch
+from fakes.tiny import make_request
 from onereward_pack.local_backend.memory.fits import Fit
 from onereward_pack.local_backend.memory.plans import Plan
 
@@ -105,7 +106,9 @@ def judged(changes: dict[str, Any], plan: dict[str, Any], latents: float = 0.0) 
     settings: dict[str, Any] = {"transformer": Fit(), "t5": Fit(), "tile": False}
     settings |= {"peak": 10, "budget": 10}
     watch = Watch(torch.full([4], 1.0 + latents), Plan(**(settings | plan)))
-    bench._judge(row, Row("reference", stages={"denoise": 1.0}), torch.ones(4), watch)
+    bench._judge(
+        row, Row("reference", stages={"denoise": 1.0}), torch.ones(4), watch, make_request()
+    )
     return row.problems
 
 

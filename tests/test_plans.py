@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
+from onereward_pack.local_backend.acceleration.kept_tensors import keepings
 from onereward_pack.local_backend.memory.fits import Fit, PartSizes
 from onereward_pack.local_backend.memory.plans import (
     GB,
@@ -13,6 +15,7 @@ from onereward_pack.local_backend.memory.plans import (
     fewest_streamed,
     ladder,
     steady_plan,
+    with_keys,
 )
 from onereward_pack.nodes.contracts import PRECISIONS
 
@@ -163,3 +166,35 @@ def test_a_quantised_file_is_not_made_fp8() -> None:
             plan = choose_plan(sizes, card(gib), precision, tile=False)
             assert plan is not None and not plan.transformer.fp8
             assert plan.words(sizes, "GGUF").startswith("GGUF")
+
+
+def keys_on(gib: int) -> tuple[str, str, bool]:
+    """How a card holds the weights, and the keys of a 20 % mask at 1024x1024."""
+    ways = keepings(torch.device("cuda"), torch.bfloat16)
+    sizes = replace(
+        SIZES, keys=dict(zip(ways, (8_778_000_000, 4_526_000_000, 2_263_000_000), strict=True))
+    )
+    plain = choose_plan(sizes, card(gib), "auto", tile=False)
+    assert plain is not None
+    plan = with_keys(plain, sizes, card(gib))
+    assert plan.peak <= card(gib)
+    assert (plan.transformer, plan.t5) == (plain.transformer, plain.t5)
+    kept = "" if plan.keeping is None else f"{plan.keeping.dtype}".removeprefix("torch.")
+    words = plan.words(sizes, "bf16")
+    assert ("no room to keep keys" in words) is (plan.keeping is None)
+    return words.partition(",")[0], kept, plan.keeping is not None and plan.keeping.change
+
+
+def test_keys_are_kept_in_the_best_way_there_is_room_for() -> None:
+    assert keys_on(80) == ("bf16 resident", "bfloat16", True)
+    assert keys_on(24) == ("bf16 resident", "float8_e4m3fn", True)
+    assert keys_on(16) == ("fp8 resident", "float8_e4m3fn", True)
+    assert keys_on(14) == ("fp8 resident", "float8_e4m3fn", False)
+    assert keys_on(8) == ("fp8 34 of 57 blocks streamed", "", False)
+
+
+def test_a_level_that_keeps_no_keys_has_the_plan_of_before() -> None:
+    plan = choose_plan(SIZES, card(24), "auto", tile=False)
+    assert plan is not None
+    assert with_keys(plan, SIZES, card(24)) is plan
+    assert "keys" not in plan.words(SIZES, "bf16")
