@@ -13,8 +13,9 @@ from onereward_pack.local_backend.pipeline import OneRewardPipeline
 #: a pipeline is changed inside it
 Around = Callable[[OneRewardPipeline], AbstractContextManager[None]]
 WARM = 0.15  # of the steps that the even schedules compute first
-#: a CFG step of FLUX.1-Fill on an H100, compiled: 172 ms with row-wise fp8 products, 242 without
-FP8_COST = 172 / 242
+#: ms of a CFG step of FLUX.1-Fill on an H100, compiled, with row-wise fp8 products and without; see
+#: `python -m local_backend bench`
+FP8_COST = 195 / 266
 
 
 @dataclass(frozen=True, kw_only=True)
