@@ -105,7 +105,7 @@ class FrontEnd:
         width = int(picture.evaluate("img => img.naturalWidth"))
         self.screenshot(f"templates, {title}")
         card.click()
-        dialog.wait_for(state="hidden")
+        card.wait_for(state="hidden")  # another dialog may follow, on missing models
         return width
 
     def nodes(self) -> list[dict[str, Any]]:
