@@ -106,7 +106,7 @@ def main() -> None:
     worst = 0.0
     for name, changes in CASES.items():
         request = make_request(num_inference_steps=args.steps, **changes)
-        expected = reference_latents(reference, request, pipeline.text_length(request))
+        expected = reference_latents(reference, request, pipeline.prompts.text_length(request))
         difference = (our_latents(pipeline, request) - expected).abs().max().item()
         print(f"{name}: max abs latent difference {difference:.2e} (std {expected.std():.2f})")
         worst = max(worst, difference)

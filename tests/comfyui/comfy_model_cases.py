@@ -75,6 +75,7 @@ def request(height: int = 256, width: int = 256, **changes: Any) -> EditRequest:
     mask = decode_mask((SCENES / "fill_mask.png").read_bytes())
     here = (slice(None), slice(top, top + height), slice(left, left + width))
     words = {"task": EditTask.FILL, "prompt": "a sailboat", "seed": 2, "num_inference_steps": 4}
+    words["acceleration"] = "none"  # what ComfyUI does
     pixels = {"image": image[here][..., :3], "mask": (mask[here] > 0.5).float()}
     return EditRequest(**(words | pixels | changes))
 
