@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
 from .previews import LatentRgb
@@ -34,6 +34,18 @@ class Components:
     scheduler_config: Mapping[str, Any]
     text_lengths: tuple[int, ...] = FLUX_TEXT_LENGTHS
     latent_rgb: LatentRgb | None = None
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """What a diffusers Fill pipeline is made from, with a scheduler of its own."""
+        return {
+            "scheduler": FlowMatchEulerDiscreteScheduler.from_config(self.scheduler_config),
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "text_encoder_2": self.text_encoder_2,
+            "tokenizer_2": self.tokenizer_2,
+            "transformer": self.transformer,
+        }
 
     def to(self, device: torch.device) -> Components:
         """Moves the modules, in place, and returns itself."""

@@ -66,15 +66,7 @@ class OneRewardPipeline:
         self.latent_rgb = components.latent_rgb
         self.transformer = components.transformer
         self.vae = components.vae
-        self._flux = FluxFillPipeline(
-            scheduler=self.new_scheduler(),
-            vae=components.vae,
-            text_encoder=components.text_encoder,
-            tokenizer=components.tokenizer,
-            text_encoder_2=components.text_encoder_2,
-            tokenizer_2=components.tokenizer_2,
-            transformer=components.transformer,
-        )
+        self._flux = FluxFillPipeline(**components.pipeline_arguments())
         self.prompts = Prompts(self._flux, components.text_lengths, device)
 
     # Results and cached prompts must be ordinary tensors, also when ComfyUI's inference mode is on.

@@ -21,6 +21,13 @@ from torch import Tensor
 CPU, TEXT = torch.device("cpu"), 5
 PLAIN = Keeping(torch.float32, change=True)
 EIGHT_BITS = Keeping(torch.float8_e4m3fn, change=True)
+REMEMBER: dict[str, Any] = {
+    "text_tokens": TEXT,
+    "branches": 2,
+    "drift": 0.5,
+    "keeping": PLAIN,
+    "dtype": torch.float32,
+}
 SETS = TokenSets(torch.tensor([1, 2, 6]), torch.tensor([0, 3, 4, 5, 7]))
 
 
@@ -57,15 +64,7 @@ def only(tokens: Tensor, given: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def attention(transformer: FluxTransformer2DModel) -> Iterator[KeptAttention]:
-    with kept_attention(
-        transformer,
-        SETS,
-        text_tokens=TEXT,
-        branches=2,
-        drift=0.5,
-        keeping=PLAIN,
-        dtype=torch.float32,
-    ) as kept:
+    with kept_attention(transformer, SETS, **REMEMBER) as kept:
         yield kept
 
 
@@ -79,21 +78,14 @@ def test_a_token_is_masked_if_one_of_its_pixels_is() -> None:
 
 def test_the_share_counts_the_text() -> None:
     assert SETS.share(2) == (3 + 2) / (8 + 2)
+    assert TokenSets(torch.arange(8), torch.arange(0)).share(2) is None
 
 
 def test_a_run_that_is_remembered_gives_what_diffusers_gives(
     transformer: FluxTransformer2DModel,
 ) -> None:
     plain = transformer(**inputs())[0]
-    with kept_attention(
-        transformer,
-        SETS,
-        text_tokens=TEXT,
-        branches=2,
-        drift=0.5,
-        keeping=PLAIN,
-        dtype=torch.float32,
-    ) as kept:
+    with kept_attention(transformer, SETS, **REMEMBER) as kept:
         kept.keep(0.7)
         assert torch.equal(transformer(**inputs())[0], plain)
 
@@ -163,15 +155,7 @@ def test_diffusers_own_attention_is_back_after_an_interruption(
     before = [block.attn.processor for block in blocks]
     with (
         pytest.raises(KeyboardInterrupt),
-        kept_attention(
-            transformer,
-            SETS,
-            text_tokens=TEXT,
-            branches=2,
-            drift=0.5,
-            keeping=PLAIN,
-            dtype=torch.float32,
-        ),
+        kept_attention(transformer, SETS, **REMEMBER),
     ):
         assert type(blocks[0].attn.processor) is not FluxAttnProcessor
         raise KeyboardInterrupt

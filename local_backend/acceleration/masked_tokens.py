@@ -34,8 +34,10 @@ class TokenSets:
     masked: Tensor
     kept: Tensor
 
-    def share(self, text_tokens: int) -> float:
-        """What a step of the masked tokens computes, of all."""
+    def share(self, text_tokens: int) -> float | None:
+        """What a step of the masked tokens computes, of all; None if there is nothing to keep."""
+        if not len(self.kept):
+            return None
         masked, kept = len(self.masked), len(self.kept)
         return (masked + text_tokens) / (masked + kept + text_tokens)
 

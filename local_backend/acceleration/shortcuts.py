@@ -39,7 +39,7 @@ def shortcuts(
     """
     branches, text_tokens = text.shape[:2]
     tokens = token_sets(mask, level.halo)
-    share = tokens.share(text_tokens) if keeping and len(tokens.kept) else None
+    share = tokens.share(text_tokens) if keeping else None
     plan = plan_steps(level, len(sigmas) - 1, share)
     if keeping is None or Work.MASKED not in plan:
         yield WholeSteps(plan, sigmas)

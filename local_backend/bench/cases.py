@@ -8,6 +8,7 @@ from typing import Any
 
 from ...nodes.contracts import ACCELERATIONS
 from ...nodes.errors import InputError
+from ..acceleration.speed import FAST
 
 REFERENCE = "reference"
 BASE = "none"  # the row whose picture the others' are compared with
@@ -44,9 +45,9 @@ def _cases() -> list[Case]:
     fp8 = [
         Case(
             name=f"{level}-compiled-fp8",
-            words=f"{level}, compiled, fp8 fast",
+            words=f"{level}, compiled, {FAST}",
             level=level,
-            files={"compile": True, "precision": "fp8 fast"},
+            files={"compile": True, "precision": FAST},
         )
         for level in ACCELERATIONS
         if level != BASE

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
+from diffusers import FluxFillPipeline
 from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 from torch import Tensor
 
@@ -46,15 +46,7 @@ class Reference:
     def __init__(self, components: Components, device: torch.device) -> None:
         """The components lie on the device."""
         self._device, self._text_lengths = device, components.text_lengths
-        self._flux = FluxFillPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(components.scheduler_config),
-            vae=components.vae,
-            text_encoder=components.text_encoder,
-            tokenizer=components.tokenizer,
-            text_encoder_2=components.text_encoder_2,
-            tokenizer_2=components.tokenizer_2,
-            transformer=components.transformer,
-        )
+        self._flux = FluxFillPipeline(**components.pipeline_arguments())
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -16,8 +16,7 @@ def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tup
     None: the plain pipeline.
     """
     chosen = NONE if level is None else LEVELS[level]
-    tokens = token_sets(request.mask, chosen.halo)
-    share = tokens.share(text_tokens) if len(tokens.kept) else None
+    share = token_sets(request.mask, chosen.halo).share(text_tokens)
     return plan_steps(chosen, request.num_inference_steps, share)
 
 

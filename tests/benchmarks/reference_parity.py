@@ -22,7 +22,6 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import conftest  # noqa: F401  (loads the pack as onereward_pack)
 
-from diffusers import FlowMatchEulerDiscreteScheduler
 from fakes.backend import RecordingProgress
 from fakes.tiny import make_request
 from onereward_pack.local_backend.checkpoints.preview import load_preview_model
@@ -51,15 +50,7 @@ def load_reference(path: Path, components: Components) -> Any:
         raise SystemExit(f"{path} is not a Python file")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    pipeline = module.FluxFillCFGPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(components.scheduler_config),
-        vae=components.vae,
-        text_encoder=components.text_encoder,
-        tokenizer=components.tokenizer,
-        text_encoder_2=components.text_encoder_2,
-        tokenizer_2=components.tokenizer_2,
-        transformer=components.transformer,
-    )
+    pipeline = module.FluxFillCFGPipeline(**components.pipeline_arguments())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

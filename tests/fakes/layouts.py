@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from diffusers import (
     AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
     FluxFillPipeline,
     FluxTransformer2DModel,
 )
@@ -150,17 +149,7 @@ def write_vae(
 
 def write_pipeline(folder: Path, flux: TinyFlux) -> Path:
     """A whole diffusers pipeline folder, as `FluxFillPipeline.save_pretrained` writes it."""
-    parts = flux_components(flux)
-    pipeline = FluxFillPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler_config),
-        transformer=flux.transformer,
-        vae=flux.vae,
-        text_encoder=flux.text_encoder,
-        text_encoder_2=flux.text_encoder_2,
-        tokenizer=parts.tokenizer,
-        tokenizer_2=parts.tokenizer_2,
-    )
-    pipeline.save_pretrained(folder)
+    FluxFillPipeline(**flux_components(flux).pipeline_arguments()).save_pretrained(folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 @torch.no_grad()
 def two_pass_latents(components: Components, request: EditRequest, text_length: int) -> Tensor:
     """Packed latents [1, tokens, 64] of the request's first image."""
-    flux = fill_pipeline(components)
+    flux = FluxFillPipeline(**components.pipeline_arguments())
     generator = torch.Generator("cpu").manual_seed(request.seed)
     height, width = request.image.shape[1:3]
     timesteps = _set_timesteps(flux.scheduler, request)
@@ -54,19 +54,6 @@ def two_pass_latents(components: Components, request: EditRequest, text_length: 
             guided = away + request.true_cfg * (guided - away)
         latents = flux.scheduler.step(guided, time, latents).prev_sample
     return latents
-
-
-def fill_pipeline(components: Components) -> FluxFillPipeline:
-    """diffusers' pipeline around these components, with a scheduler of its own."""
-    return FluxFillPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_config(components.scheduler_config),
-        vae=components.vae,
-        text_encoder=components.text_encoder,
-        tokenizer=components.tokenizer,
-        text_encoder_2=components.text_encoder_2,
-        tokenizer_2=components.tokenizer_2,
-        transformer=components.transformer,
-    )
 
 
 @torch.no_grad()
