@@ -83,12 +83,11 @@ def test_a_run_that_outlasts_the_limit_is_stopped_and_named() -> None:
     card = bench.Case("24", "auto")
     sized = bench.Bench(
         device=bench.CPU,
-        models=bench.tiny_models(),
+        flux=bench.tiny_flux(),
         request=bench.make_request(num_inference_steps=1),
         deadline=0,
     )
-    with bench.opened_from_memory(sized.models):
-        row = bench.measure_card(card, sized, Row("reference"), torch.zeros(1))
+    row = bench.measure_card(card, sized, Row("reference"), torch.zeros(1))
     assert row.problems == ["OutOfTime: the time is up"]
     assert row.plan == CARDS["24 GB"]
     assert row.left_behind == 0

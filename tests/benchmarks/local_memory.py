@@ -4,7 +4,7 @@ python tests/benchmarks/local_memory.py [--steps 28] [--size 1024] [--cards all 
     [--limit 500] [--acceleration none] [--out FILE] [--tiny]
 
 Needs a CUDA device of 40 GB or more, 64 GB of memory, and no network. The models are FLUX.1-Fill's
-at full size with normal random weights (spread 0.02, norms centred on one): kernels do not branch
+at full size with normal random weights (spread 0.02, norms ones): kernels do not branch
 on data, so times and bytes are those of the real ones. The weights are made on the device and kept
 in the machine's memory, where a file that was just read would lie, too; writing 34 GB to a disk
 would take longer than all the rest. So a cold disk is not in these seconds. Stored types are what
@@ -41,26 +41,16 @@ if __name__ == "__main__":
     import conftest  # noqa: F401  (loads the pack as onereward_pack)
 
 import torch
-from benchmarks.local_memory_models import (
-    Models,
-    full_models,
-    now,
-    opened_from_memory,
-    paint_plainly,
-    resident_components,
-    shapes_only,
-    tiny_models,
-)
+from benchmarks.local_memory_models import PlainPipeline, full_flux, sizes_of, tiny_flux
 from benchmarks.local_memory_report import Row, machine, table
-from benchmarks.local_memory_watch import Card, Enough, OutOfTime, Sink, Watch, watching
+from benchmarks.local_memory_watch import Card, Enough, OutOfTime, Sink, Watch, now, watching
 from fakes.tiny import make_request
 from onereward_pack.local_backend import backend as backend_module
 from onereward_pack.local_backend.backend import LocalBackend
-from onereward_pack.local_backend.flux import open_flux
+from onereward_pack.local_backend.bench.random_flux import RandomFlux
 from onereward_pack.local_backend.memory.devices import compute_dtype
 from onereward_pack.local_backend.memory.owner import _RESERVE, OWNER, free_memory
 from onereward_pack.local_backend.memory.plans import GB, Plan, Sizes, choose_plan, ladder
-from onereward_pack.local_backend.memory.work import work_sizes
 from onereward_pack.local_backend.model_files import ModelFiles
 from onereward_pack.nodes.contracts import ACCELERATIONS, PRECISIONS, EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
@@ -93,7 +83,7 @@ class Bench:
     """One run of this program."""
 
     device: torch.device
-    models: Models
+    flux: RandomFlux
     request: EditRequest
     deadline: float
 
@@ -115,9 +105,9 @@ def model_files(precision: str) -> ModelFiles:
 @functools.cache
 def full_sizes() -> Sizes:
     """What the full-size models take for a picture of 1024x1024, from their shapes alone."""
-    with opened_from_memory(shapes_only()):
-        parts = open_flux(model_files("auto"), torch.bfloat16)
-    return work_sizes(parts, make_request(1024, 1024, num_inference_steps=28))
+    return sizes_of(
+        full_flux(CPU), torch.bfloat16, make_request(1024, 1024, num_inference_steps=28)
+    )
 
 
 def computed_plan(case: Case) -> Plan:
@@ -138,9 +128,8 @@ def card_bytes(name: str, context: float) -> int:
 def tiny_card_bytes(case: Case, bench: Bench) -> int:
     """A card on which the tiny models get a plan of the kind that the full-size ones get."""
     wanted = _kind(computed_plan(case))
-    with opened_from_memory(bench.models):
-        parts = open_flux(model_files(case.precision), bench.dtype)
-    plans = ladder(work_sizes(parts, bench.request), 0, case.precision, False)
+    sizes = sizes_of(bench.flux, bench.dtype, bench.request)
+    plans = ladder(sizes, 0, case.precision, False)
     return next(plan.peak for plan in plans if _kind(plan) == wanted) + _RESERVE
 
 
@@ -153,16 +142,16 @@ def measure_plainly(bench: Bench) -> tuple[Row, Tensor]:
     """The reference's row and its latents."""
     row = Row("reference", "all resident, plain layers")
     card = Card(bench.device, None)
-    components = resident_components(bench.models, bench.device, bench.dtype)
-    paint_plainly(components, replace(bench.request, num_inference_steps=2), bench.device)
+    plain = PlainPipeline(bench.flux, bench.device, bench.dtype)
+    plain.paint(replace(bench.request, num_inference_steps=2))
     card.reset()
-    latents, row.stages = paint_plainly(components, bench.request, bench.device)
+    row.stages = plain.paint(bench.request)
     row.allocated, row.reserved = card.peaks()
     row.step = row.stages["denoise"] / bench.request.num_inference_steps
     row.ratio, row.difference, row.relative = 1.0, 0.0, 0.0
-    if not torch.isfinite(latents).all():
+    if not torch.isfinite(plain.latents).all():
         row.problems.append("latents are not finite")
-    return row, latents
+    return row, plain.latents
 
 
 def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> Row:
@@ -199,7 +188,7 @@ def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> 
 
 
 def _three_runs(case: Case, bench: Bench, card: Card, watch: Watch, row: Row) -> None:
-    backend = LocalBackend(model_files(case.precision), "random weights")
+    backend = LocalBackend(model_files(case.precision), "random weights", bench.flux.open)
     sink = Sink(row.said, bench.deadline)
     with (
         patch.object(backend_module, "shared_memory", lambda _: card),
@@ -292,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     computed = [_computed(case) for case in args.cards]
     bench = Bench(
         device=device,
-        models=tiny_models() if args.tiny else full_models(device),
+        flux=tiny_flux() if args.tiny else full_flux(device),
         request=make_request(
             args.size,
             args.size,
@@ -301,7 +290,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         deadline=start + args.limit,
     )
-    print(f"models made: {perf_counter() - start:.0f} s", flush=True)
     facts["bytes a second to the device"] = rates = copy_rates(device)
     rows = measure_all(args.cards, bench)
     print(table(rows))
@@ -320,12 +308,11 @@ def measure_all(cases: Sequence[Case], bench: Bench) -> list[Row]:
     reference, expected = measure_plainly(bench)
     print(f"{reference.card}: {sum(reference.stages.values()):.1f} s", flush=True)
     rows = [reference]
-    with opened_from_memory(bench.models):
-        for case in cases:
-            if perf_counter() > bench.deadline:
-                rows.append(Row(str(case), problems=["left out: the time is up"]))
-            else:
-                rows.append(measure_card(case, bench, reference, expected))
+    for case in cases:
+        if perf_counter() > bench.deadline:
+            rows.append(Row(str(case), problems=["left out: the time is up"]))
+        else:
+            rows.append(measure_card(case, bench, reference, expected))
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from benchmarks.local_memory_models import now
+from onereward_pack.local_backend.memory.devices import synchronize
 from onereward_pack.local_backend.memory.fits import Fit
 from onereward_pack.local_backend.memory.modulation import ModulationTable
 from onereward_pack.local_backend.memory.owner import _RESERVE, OwnMemory
@@ -20,6 +20,12 @@ from onereward_pack.local_backend.memory.plans import Plan
 from onereward_pack.local_backend.pipeline import OneRewardPipeline
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
+
+
+def now(device: torch.device) -> float:
+    """Seconds, all that the device was asked for having been done."""
+    synchronize(device)
+    return perf_counter()
 
 
 class Enough(Exception):
