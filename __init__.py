@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .nodes.extension import OneRewardExtension
-from .nodes.routes import add_routes
+from .nodes.routes.register import add_routes
 
 # Help pages; ComfyUI serves this folder.
 WEB_DIRECTORY = "./web"

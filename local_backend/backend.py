@@ -26,7 +26,9 @@ class PreviewBackend:
 
     name = "preview model"
     # it was trained on sides from 192 to 320 pixels
-    capabilities = Capabilities(max_pixels=256 * 256, min_side=256, max_aspect=5 / 3)
+    capabilities = Capabilities(
+        max_pixels=256 * 256, min_side=256, max_aspect=5 / 3, note="not OneReward"
+    )
 
     def __init__(self, folder: Path = PREVIEW_FOLDER) -> None:
         self._folder = folder

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .contracts import Backend, BackendSpec, FalSpec, LocalSpec, ModelSpec
-from .credentials import find_key, key_from, need_key
-from .errors import InputError, MissingDependencyError, OneRewardError
+from .contracts import Backend, BackendSpec, EditResult, FalSpec, LocalSpec, ModelSpec
+from .credentials import KEY_FILE, find_key, key_from, need_key
+from .errors import CredentialsError, InputError, MissingDependencyError
+from .preferences import ORDER, load
 
 if TYPE_CHECKING:
     from .fal.backend import FalBackend
@@ -22,6 +23,9 @@ PREVIEW_NOTE = (
 )
 FAL_NOTE = "No backend connected: using fal, because a key is set."
 LOCAL_NOTE = "No backend connected: using this machine's GPU and"
+ORDER_NOTE = "The order is the one of Settings > OneReward."
+NOT_TESTED = "Not tested. Settings > OneReward tests it, free of charge."
+COLLECT_SECONDS = 60  # how long a job that is not finished is waited for
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 
 
@@ -29,7 +33,8 @@ def auto_backend(
     folder: Path, local: LocalSpec | None = None, why_not: str = ""
 ) -> tuple[BackendSpec, str]:
     """What runs when nothing is connected, and what the user is told: a OneReward model on this
-    machine if there is one, else fal if a key is set, else the preview model.
+    machine if there is one, else fal if a key is set, else the preview model; in another order if
+    the user set one. What cannot run is passed over.
 
     Args:
         folder: the pack's user folder.
@@ -37,12 +42,24 @@ def auto_backend(
         why_not: why one that is there is not used, for the user.
 
     Raises:
-        CredentialsError: there is a key, and it cannot be used.
+        CredentialsError: it is fal's turn, and its key cannot be used.
+        InputError: the stored order cannot be read.
     """
-    if local is not None:
-        return local, f"{LOCAL_NOTE} {local.transformer}."
-    spec, note = (FalSpec(), FAL_NOTE) if find_key(folder) else (PREVIEW, PREVIEW_NOTE)
-    return spec, f"{note} {why_not}".strip()
+    order = load(folder).auto_order
+    said = "" if order == ORDER else ORDER_NOTE
+    for place, kind in enumerate(order):
+        missed = why_not if "local" in order[:place] else ""
+        if kind == "local" and local is not None:
+            return local, _words(f"{LOCAL_NOTE} {local.transformer}.", said)
+        if kind == "fal" and find_key(folder):
+            return FalSpec(), _words(FAL_NOTE, missed, said)
+        if kind == "preview":
+            return PREVIEW, _words(PREVIEW_NOTE, missed, said)
+    raise AssertionError("the preview model can always run")
+
+
+def _words(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
@@ -112,40 +129,110 @@ def _packages() -> Iterator[None]:
 
 
 def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
-    """The fal backend, with its server looked up; InputError if there is no such server."""
+    """The fal backend, with its server looked up and its caps below the ceilings of this machine.
+
+    Raises:
+        InputError: there is no such server, or the ceilings cannot be read.
+    """
     from .fal.backend import FalBackend
+    from .fal.caps import below
     from .fal.servers import FAL_NAME, find_server
 
-    server = find_server(spec.server, folder)
+    server, stored = find_server(spec.server, folder), load(folder)
 
     def key() -> str | None:
         if server.name == FAL_NAME:
             return need_key(folder).value
         return key_from(server.key_env).value if server.key_env else None
 
-    return FalBackend(spec, server, key, folder)
+    return FalBackend(below(spec, stored.run_ceiling, stored.session_ceiling), server, key, folder)
 
 
 def describe_backend(
     folder: Path, local: LocalSpec | None = None, why_not: str = ""
 ) -> dict[str, str]:
-    """In words: what runs when nothing is connected, where fal's key comes from, whether fal knows
-    it and what it asks for a megapixel. Costs nothing; the key itself is not in it.
+    """In words: what runs when nothing is connected, where fal's key comes from, and how to test
+    it. Nothing is sent; the key itself is not in it.
 
     Args: those of auto_backend.
     """
     try:
-        key = find_key(folder)
         spec, note = auto_backend(folder, local, why_not)
-        if key is None:
-            found = {"key": "none", "test": "There is no key to test."}
-        else:
-            said = resolve_fal(FalSpec(), folder).test_key()
-            found = {"key": f"from {key.source}", "test": said}
-    except OneRewardError as error:
-        found = {"key": "not usable", "test": str(error)}
-        spec, note = (FalSpec(), FAL_NOTE) if local is None else auto_backend(folder, local)
-    return {"backend": spec.kind, "note": note, **found}
+    except CredentialsError:  # a run would end with these words, which _describe_key has as well
+        spec, note = FalSpec(), FAL_NOTE
+    except InputError as error:
+        spec, note = BackendSpec("none"), str(error)
+    return {"backend": spec.kind, "note": note, **_describe_key(folder)}
+
+
+def _describe_key(folder: Path) -> dict[str, str]:
+    try:
+        key = find_key(folder)
+    except CredentialsError as error:
+        return {"key": "not usable", "test": str(error)}
+    if key is None:
+        return {"key": "none", "test": "There is no key to test."}
+    source = "the key file" if key.source == str(folder / KEY_FILE) else key.source
+    return {"key": f"from {source}", "test": NOT_TESTED}
+
+
+def ask_server(name: str, folder: Path) -> str:
+    """Words about a server that answers, and knows the key if it wants one. Free of charge.
+
+    Raises:
+        InputError: there is no such server.
+        CredentialsError: there is no key, or the server does not know it.
+        RemoteError: the server cannot be reached, or refuses the account.
+    """
+    return resolve_fal(FalSpec(server=name), folder).test_key()
+
+
+def view_journal(folder: Path) -> dict[str, Any]:
+    """The newest jobs and the totals; see journal_view.view.
+
+    Raises:
+        JournalError, InputError: the journal, or servers.json, cannot be read.
+    """
+    from .fal.journal_view import view
+
+    return view(folder, _names(folder))
+
+
+def collect_job(request_id: str, folder: Path) -> EditResult:
+    """What a job of the journal made, from there or from its service. Sends no new job.
+
+    Raises:
+        InputError: the journal has no such job, or its server is no longer named.
+        RemoteError: the service does not have it, it failed, or it was flagged.
+    """
+    from .fal.journal_view import server_of
+    from .fal.waiting import NoProgress
+
+    url = server_of(folder, request_id)
+    if url is None:
+        raise InputError(
+            f'The journal has no job "{request_id[:40]}". OneReward Collect fetches jobs that '
+            "were sent from elsewhere."
+        )
+    name = _names(folder).get(url)
+    if name is None:
+        raise InputError("The job's server is no longer named. Name it in servers.json again.")
+    fal = resolve_fal(FalSpec(server=name, deadline=COLLECT_SECONDS), folder)
+    return fal.collect(request_id, NoProgress())
+
+
+def clear_kept(folder: Path) -> int:
+    """Drops the images that the journal keeps; the freed bytes. JournalError if it cannot be."""
+    from .fal.journal_view import clear_images
+
+    return clear_images(folder)
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """What the user calls a server, by its queue URL."""
+    from .fal.servers import find_server, server_names
+
+    return {find_server(name, folder).queue_url: name for name in server_names(folder)}
 
 
 def server_choices(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from .contracts import BackendSpec, EditTask
 from .editing import check_image, default_canvas, plan_edit
 from .local_models import auto_spec
 from .reports import crop_lines
+from .running import chosen_canvas
 from .sockets import CATEGORY, BackendSocket, CanvasSocket, image_input, mask_input
 from .user_folder import user_folder
 
@@ -162,7 +163,7 @@ class OneRewardPlan(io.ComfyNode):
         backend: BackendSpec | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         check_image(image)
-        options = canvas or default_canvas(EditTask(task))
+        options = chosen_canvas(canvas) or default_canvas(EditTask(task))
         folder = user_folder()
         spec = backend or auto_backend(folder, *auto_spec())[0]
         capabilities = resolve_backend(spec, folder).capabilities

@@ -18,6 +18,7 @@ ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
+FROM_CACHE = "from cache"  # the note of a result that was kept from an earlier run
 
 
 class EditTask(str, Enum):
@@ -82,7 +83,7 @@ class EditResult:
         billed_units: what the service says it billed, in its own units.
         cost: US dollars spent now: 0 if it cost nothing, None if the price is unknown.
         session_cost: US dollars spent since the program started, this call included.
-        notes: what else the user should know, such as "from cache".
+        notes: what else the user should know, such as FROM_CACHE.
     """
 
     images: Tensor
@@ -109,6 +110,7 @@ class Capabilities:
             several threads.
         parallel_jobs: how many run() calls may be under way at once.
         images_per_run: the most images one run() should make; None for any number.
+        note: what the user must know of its pictures wherever the backend is named, in a few words.
     """
 
     max_pixels: int
@@ -117,6 +119,7 @@ class Capabilities:
     remote: bool = False
     parallel_jobs: int = 1
     images_per_run: int | None = None
+    note: str = ""
 
 
 class ProgressSink(Protocol):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import CredentialsError
+from .private_files import write_private
 
 KEY_FILE = "fal_key"
+VARIABLE, HALVES = "FAL_KEY", ("FAL_KEY_ID", "FAL_KEY_SECRET")
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,43 @@ def find_key(folder: Path) -> ApiKey | None:
     Raises:
         CredentialsError: there is one, and it cannot be used.
     """
-    if os.environ.get("FAL_KEY", "").strip():
-        return _key(os.environ["FAL_KEY"], "FAL_KEY")
-    parts = [os.environ.get(name, "").strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
-    if all(parts):
-        return _key(":".join(parts), "FAL_KEY_ID and FAL_KEY_SECRET")
+    variables = set_variables()
+    if variables:
+        return _key(":".join(map(_variable, variables)), " and ".join(variables))
     return _from_file(folder / KEY_FILE)
+
+
+def set_variables() -> tuple[str, ...]:
+    """The environment variables that fal's key is in; none if it may come from the key file."""
+    if _variable(VARIABLE):
+        return (VARIABLE,)
+    return HALVES if all(map(_variable, HALVES)) else ()
+
+
+def store_key(folder: Path, text: str) -> None:
+    """Puts fal's key into the key file, readable by this user alone; "" removes the file.
+
+    Raises:
+        CredentialsError: the text is no key, the environment has one, which would be used all the
+            same, or the file cannot be written. The file is as it was.
+    """
+    variables = set_variables()
+    if variables:
+        raise CredentialsError(
+            f"The key is in {' and '.join(variables)}, which is used before the key file. Change "
+            "it there, or unset it and restart ComfyUI."
+        )
+    file = folder / KEY_FILE
+    try:
+        if text.strip():
+            write_private(file, _key(text, "this form").value + "\n")
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:  # its words name the file, and nothing that is in it
+        raise CredentialsError(
+            f"The key file {file} cannot be written ({error.strerror}). Make room, or repair its "
+            "rights."
+        ) from None
 
 
 def need_key(folder: Path) -> ApiKey:
@@ -38,9 +71,9 @@ def need_key(folder: Path) -> ApiKey:
     key = find_key(folder)
     if key is None:
         raise CredentialsError(
-            "There is no fal key. Make one at https://fal.ai/dashboard/keys, then set the "
-            f"environment variable FAL_KEY and restart ComfyUI, or write it into "
-            f"{folder / KEY_FILE} (readable by you alone)."
+            "There is no fal key. Make one at https://fal.ai/dashboard/keys, then save it in "
+            "ComfyUI's Settings > OneReward, or set the environment variable FAL_KEY and restart "
+            f"ComfyUI, or write it into {folder / KEY_FILE} (readable by you alone)."
         )
     return key
 
@@ -53,6 +86,10 @@ def key_from(variable: str) -> ApiKey:
             "set. Set it and restart ComfyUI."
         )
     return _key(os.environ[variable], variable)
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()
 
 
 def _from_file(file: Path) -> ApiKey | None:

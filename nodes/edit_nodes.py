@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,19 @@ from comfy_api.latest import io
 
 from .canvas.extend import ANCHORS
 from .canvas.options import CanvasOptions
-from .contracts import ACCELERATION, NEGATIVE_PROMPT, BackendSpec, EditTask
+from .contracts import (
+    ACCELERATION,
+    NEGATIVE_PROMPT,
+    Backend,
+    BackendSpec,
+    EditTask,
+    ProgressSink,
+)
 from .editing import Edit, edit, extend
+from .planning.memory import remember
 from .recipes import CUSTOM, make_recipe, preset_line, text_prompt
-from .running import run_node
+from .running import chosen_canvas, run_node
+from .shown import show
 from .sockets import (
     CATEGORY,
     acceleration_input,
@@ -66,8 +76,8 @@ class OneRewardFill(io.ComfyNode):
             negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
+        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
 
 
 class OneRewardRemove(io.ComfyNode):
@@ -105,8 +115,8 @@ class OneRewardRemove(io.ComfyNode):
             negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
+        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
 
 
 class OneRewardExtend(io.ComfyNode):
@@ -172,8 +182,9 @@ class OneRewardExtend(io.ComfyNode):
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
+        canvas = chosen_canvas(canvas)
         work = partial(extend, image, extend_to, anchor, overlap, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
+        return await _run(cls.hidden.unique_id, image, None, backend, work, preset)
 
 
 class OneRewardText(io.ComfyNode):
@@ -226,10 +237,16 @@ class OneRewardText(io.ComfyNode):
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, canvas)
-        return _output(await run_node(cls.hidden.unique_id, backend, work), preset)
+        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
 
 
-def _output(done: Edit, preset: str) -> io.NodeOutput:
+async def _run(
+    node_id: str, image: Tensor, mask: Tensor | None, backend: BackendSpec | None,
+    work: Callable[[Backend, ProgressSink], Edit], preset: str,
+) -> io.NodeOutput:  # fmt: skip
+    done = await run_node(node_id, backend, work)
+    remember(node_id, image, mask)
     report = "\n".join(filter(None, [done.report, preset_line(preset)]))
-    return io.NodeOutput(done.images, done.mask, done.seeds[0], report, any(done.flagged))
+    outputs = done.images, done.mask, done.seeds[0], report, any(done.flagged)
+    return io.NodeOutput(*outputs, ui=show(image, done))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import pace
 from .canvas.batch import pair_batches
 from .canvas.extend import extend_picture, extension_steps, margins
 from .canvas.geometry import Crop
@@ -20,6 +22,7 @@ from .canvas.previews import PlacedPreview
 from .canvas.sizes import parse_extend
 from .canvas.stitch import cut
 from .contracts import (
+    FROM_CACHE,
     Backend,
     Capabilities,
     EditRecipe,
@@ -49,6 +52,10 @@ class Edit:
         flagged: one per image; True where the backend refused what it made, so that (a crop of)
             the image is the input's.
         report: what was done, for the user.
+        summary: the same in one short line: where, how long, at what cost.
+        badge: the same in a few words: where, at what cost.
+        sources: per image, which of the input's pictures it was made from.
+        origin: (row, column) in the images of the input's top left pixel; not 0 after an extension.
     """
 
     images: Tensor
@@ -56,6 +63,10 @@ class Edit:
     seeds: tuple[int, ...]
     flagged: tuple[bool, ...]
     report: str
+    summary: str
+    badge: str
+    sources: tuple[int, ...]
+    origin: tuple[int, int] = (0, 0)
 
 
 def default_canvas(task: EditTask) -> CanvasOptions:
@@ -83,7 +94,7 @@ def edit(
         InputError: before any model is loaded or anything is sent.
         RemoteError: a remote job failed; those that did not are kept by the backend.
     """
-    report = Report(backend.name, recipe)
+    report = Report(backend.name, recipe, backend.capabilities.note)
     options = canvas or default_canvas(recipe.task)
     check_image(image)
     backend.check(recipe)
@@ -103,12 +114,20 @@ def edit(
     ]
     if jobs:
         backend.admit((job.request() for job in jobs), progress)
-    failed = _paint(backend, jobs, pieces, outputs, options.seam, report, progress)
+    failed = _paint(backend, recipe, jobs, pieces, outputs, options.seam, report, progress)
     if failed:
         raise failure_of(failed, len(jobs), recipe.seed)
     report.add_plans(plans)
-    seeds = tuple(_seed(recipe, i) for i in range(len(outputs.images)))
-    return Edit(outputs.images, outputs.masks, seeds, tuple(outputs.flagged), report.text())
+    return Edit(
+        images=outputs.images,
+        mask=outputs.masks,
+        seeds=tuple(_seed(recipe, i) for i in range(len(outputs.images))),
+        flagged=tuple(outputs.flagged),
+        report=report.text(),
+        summary=report.summary(),
+        badge=report.badge(),
+        sources=tuple(picture for picture, _ in pairs for _ in range(count)),
+    )
 
 
 def plan_edit(
@@ -159,7 +178,9 @@ def extend(
     options = dataclasses.replace(
         canvas or default_canvas(recipe.task), grow=0, blend=overlap, clean=False, invert=False
     )
-    used, reports, done = torch.zeros(1, *image.shape[1:3]), [], None
+    used = torch.zeros(1, *image.shape[1:3])
+    made: list[Edit] = []
+    sources = tuple(i for i in range(len(image)) for _ in range(recipe.num_images))
     for number, step in enumerate(steps, 1):
         if len(steps) > 1:
             progress.status(f"Extending, step {number} of {len(steps)}")
@@ -173,11 +194,17 @@ def extend(
             )
         before = F.pad(used, (step.left, step.right, step.top, step.bottom))
         image, used = done.images, torch.maximum(before, done.mask)
-        reports.append(done.report)
+        made.append(done)
         # Every variation goes on from its own picture, with its own seed.
         recipe = dataclasses.replace(recipe, num_images=1)
-    assert done is not None  # there is at least one step
-    return dataclasses.replace(done, mask=used, report="\n\n".join(reports))
+    return dataclasses.replace(
+        made[-1],
+        mask=used,
+        report="\n\n".join(done.report for done in made),
+        summary=" | ".join(done.summary for done in made),
+        sources=sources,
+        origin=(sides.top, sides.left),
+    )
 
 
 def check_image(image: Tensor) -> None:
@@ -224,20 +251,26 @@ def _seed(recipe: EditRecipe, index: int) -> int:
 
 
 def _paint(
-    backend: Backend, jobs: list[Job], pieces: list[Piece], outputs: Outputs, seam: float,
-    report: Report, progress: ProgressSink,
+    backend: Backend, recipe: EditRecipe, jobs: list[Job], pieces: list[Piece], outputs: Outputs,
+    seam: float, report: Report, progress: ProgressSink,
 ) -> dict[str, OneRewardError]:  # fmt: skip
     """Run the jobs and paste what they make, in their order; the errors of those that failed."""
     failed: dict[str, OneRewardError] = {}
+    start, work = time.perf_counter(), 0.0
     for job, piece, result in zip(jobs, pieces, run_jobs(backend, jobs, progress), strict=True):
         if isinstance(result, OneRewardError):
             failed[job.name] = result
             continue
         report.add_result(job.name, result)
+        if FROM_CACHE not in result.notes:
+            work += pace.work(
+                [piece.crop], piece.count, recipe.num_inference_steps, recipe.true_cfg
+            )
         with report.stage("stitch"):
             outputs.add(piece, result, seam, report)
         if backend.capabilities.remote:
             job.progress.step(1, 1, result.images[0])
+    pace.note(backend.name, work, time.perf_counter() - start)
     if report.spend_line():
         progress.status(report.spend_line())
     return failed

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from .canvas.plan import CanvasPlan
 from .canvas.seam import SeamStep
 from .canvas.sizes import MEGAPIXEL
-from .contracts import EditRecipe, EditResult
+from .contracts import FROM_CACHE, EditRecipe, EditResult
 
 
 class Report:
@@ -18,10 +18,12 @@ class Report:
     Args:
         backend: the backend's name.
         recipe: what was asked for.
+        note: what is to be known of the backend's pictures; see Capabilities.
     """
 
-    def __init__(self, backend: str, recipe: EditRecipe) -> None:
-        self._backend, self._recipe = backend, recipe
+    def __init__(self, backend: str, recipe: EditRecipe, note: str = "") -> None:
+        self._backend, self._recipe, self._note = backend, recipe, note
+        self._start = time.perf_counter()
         self._times: dict[str, float] = {}
         self._seams: list[SeamStep] = []
         self._plans: Sequence[CanvasPlan] = ()
@@ -58,6 +60,17 @@ class Report:
     def spend_line(self) -> str:
         """What the remote jobs so far cost; empty if there are none."""
         return _spend_line(list(self._results.values())) if self._results else ""
+
+    def badge(self) -> str:
+        """Where it was made and, if it was for money, at what price, in a few words."""
+        price = _price(list(self._results.values())) if self._results else ""
+        return ": ".join(filter(None, [self._backend, self._note or price]))
+
+    def summary(self) -> str:
+        """Where it was made, in how many seconds since the edit began and at what cost."""
+        where = ": ".join(filter(None, [self._backend, self._note]))
+        seconds = f"{time.perf_counter() - self._start:.1f} s"
+        return ", ".join(filter(None, [where, seconds, self.spend_line()]))
 
     def text(self) -> str:
         r = self._recipe
@@ -96,14 +109,18 @@ def _result_line(name: str, result: EditResult) -> str:
 
 
 def _spend_line(results: Sequence[EditResult]) -> str:
-    known = [result.cost for result in results if result.cost is not None]
-    unknown = len(results) - len(known)
-    free = "$0, from cache" if all("from cache" in r.notes for r in results) else "$0"
-    parts = [f"about ${sum(known):.3f}" if sum(known) else free] if known else []
-    parts += [f"{unknown} at an unknown price"] if unknown else []
     session = max((r.session_cost for r in results if r.session_cost is not None), default=None)
     so_far = "" if session is None else f"; about ${session:.3f} this session"
-    return f"cost: {' and '.join(parts)}{so_far}"
+    return f"cost: {_price(results)}{so_far}"
+
+
+def _price(results: Sequence[EditResult]) -> str:
+    known = [result.cost for result in results if result.cost is not None]
+    unknown = len(results) - len(known)
+    free = f"$0, {FROM_CACHE}" if all(FROM_CACHE in r.notes for r in results) else "$0"
+    parts = [f"about ${sum(known):.3f}" if sum(known) else free] if known else []
+    parts += [f"{unknown} at an unknown price"] if unknown else []
+    return " and ".join(parts)
 
 
 def crop_lines(plan: CanvasPlan) -> list[str]:

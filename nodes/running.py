@@ -9,8 +9,10 @@ from typing import TypeVar
 import torch
 
 from .backends import auto_backend, resolve_backend
+from .canvas.options import CanvasOptions
 from .contracts import Backend, BackendSpec, ProgressSink
 from .local_models import auto_spec
+from .preferences import load
 from .progress import NodeProgress
 from .user_folder import user_folder
 
@@ -33,6 +35,11 @@ async def run_node(
     if not backend.capabilities.remote:
         return work(backend, progress)
     return await in_thread(progress, lambda: work(backend, progress))
+
+
+def chosen_canvas(connected: CanvasOptions | None) -> CanvasOptions | None:
+    """What is connected, else what the user set for this machine; None for a task's defaults."""
+    return connected or load(user_folder()).canvas
 
 
 async def in_thread(progress: NodeProgress, work: Callable[[], T]) -> T:

@@ -13,11 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.backend import RecordingProgress
-from fakes.fal_server import FalServer
+from fakes.fal_server import FalServer, Recorded
 from onereward_pack.nodes.backends import (
     FAL_NOTE,
     PREVIEW,
     PREVIEW_NOTE,
+    ask_server,
     auto_backend,
     describe_backend,
     resolve_backend,
@@ -227,33 +228,76 @@ def test_the_choices_are_fal_and_the_named_servers(tmp_path: Path) -> None:
     assert server_choices(tmp_path) == ["fal", "studio"]
 
 
-def test_the_description_names_the_model_on_this_machine_and_tests_the_key_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
+def test_the_description_names_the_model_on_this_machine_whatever_the_key_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = LocalSpec(transformer="OneReward.gguf")
     said = describe_backend(tmp_path, local)
     assert said["backend"] == "local" and "OneReward.gguf" in said["note"] and said["key"] == "none"
-    monkeypatch.setenv(QUEUE_URL_VARIABLE, fal.url)
-    monkeypatch.setenv("FAL_KEY", "id:secret")
-    said = describe_backend(tmp_path, local)
-    assert said["backend"] == "local" and "Price" in said["test"]
     monkeypatch.setenv("FAL_KEY", "two words")
     said = describe_backend(tmp_path, local)
     assert said["backend"] == "local" and said["key"] == "not usable"
 
 
-def test_the_description_says_what_runs_and_never_the_key(
+def test_the_description_says_what_runs_sends_nothing_and_never_shows_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
 ) -> None:
     said = describe_backend(tmp_path, None, "x.gguf is there, but no GPU.")
-    assert said["backend"] == "preview"
+    assert said["backend"] == "preview" and said["key"] == "none"
     assert said["note"] == f"{PREVIEW_NOTE} x.gguf is there, but no GPU."
     monkeypatch.setenv(QUEUE_URL_VARIABLE, fal.url)
-    for key, words in (
-        ("id:secret", "Price: $0.035 per megapixel"), ("id:wrong-secret", "answered 401"),
-        ("two secret words", "is no key"),
+    for key, source, words in (
+        ("id:secret", "from FAL_KEY", "Not tested"), ("two secret words", "not usable", "is no key")
     ):  # fmt: skip
         monkeypatch.setenv("FAL_KEY", key)
         said = describe_backend(tmp_path)
-        assert said["backend"] == "fal" and words in said["test"] and "secret" not in str(said)
-    assert fal.jobs == {}
+        assert said["backend"] == "fal" and said["key"] == source and words in said["test"]
+        assert "secret" not in str(said)
+    assert fal.requests == []
+
+
+def test_a_key_file_is_described_without_its_place(tmp_path: Path) -> None:
+    (tmp_path / "fal_key").write_text("id:secret")
+    (tmp_path / "fal_key").chmod(0o600)
+    said = describe_backend(tmp_path)
+    assert said["backend"] == "fal" and said["key"] == "from the key file"
+    assert str(tmp_path) not in str(said) and "secret" not in str(said)
+
+
+def test_an_order_that_cannot_be_read_is_described_and_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "preferences.json").write_text("{")
+    said = describe_backend(tmp_path)
+    assert said["backend"] == "none" and "preferences.json cannot be used" in said["note"]
+    with pytest.raises(InputError, match="preferences.json cannot be used"):
+        auto_backend(tmp_path)
+    with pytest.raises(InputError, match="preferences.json cannot be used"):
+        resolve_backend(FalSpec(), tmp_path)
+
+
+def test_asking_a_server_says_whether_it_knows_the_key_and_its_price_free_of_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
+) -> None:
+    monkeypatch.setenv(QUEUE_URL_VARIABLE, fal.url)
+    with pytest.raises(CredentialsError, match="There is no fal key"):
+        ask_server("fal", tmp_path)
+    monkeypatch.setenv("FAL_KEY", "id:secret")
+    assert ask_server("fal", tmp_path) == "fal knows the key. Price: $0.035 per megapixel."
+    monkeypatch.setenv("FAL_KEY", "id:wrong-secret")
+    with pytest.raises(CredentialsError, match="answered 401") as failure:
+        ask_server("fal", tmp_path)
+    assert "wrong-secret" not in str(failure.value)
+    with pytest.raises(InputError, match='no server "studio"'):
+        ask_server("studio", tmp_path)
+    assert fal.jobs == {} and not fal.calls("submit")
+
+
+def test_a_server_that_wants_no_key_answers_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fal: FalServer
+) -> None:
+    def let_in(request: Recorded) -> None:  # as a server that wants no key does
+        assert "authorization" not in request.headers
+        request.headers["authorization"] = f"Key {fal.key}"
+
+    monkeypatch.setattr(fal, "record", let_in)
+    name_studio(tmp_path, fal.url)
+    assert ask_server("studio", tmp_path).startswith("studio answers. Price:")

@@ -50,7 +50,7 @@ def cell(sheet: np.ndarray, column: int, top: int) -> np.ndarray:
 
 
 def painted(picture: Tensor, mask: Tensor) -> Painted:
-    edit = Edit(picture[None], mask[None], (0,), (False,), "")
+    edit = Edit(picture[None], mask[None], (0,), (False,), "", "", "", (0,))
     return Painted("none", edit, 1.0)
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
+import traceback
 from pathlib import Path
 
 import pytest
-from onereward_pack.nodes.credentials import ApiKey, find_key, key_from, need_key
+from onereward_pack.nodes.credentials import (
+    ApiKey,
+    find_key,
+    key_from,
+    need_key,
+    set_variables,
+    store_key,
+)
 from onereward_pack.nodes.errors import CredentialsError
 
 NAMES = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
@@ -143,3 +152,74 @@ def test_printing_a_key_shows_its_place_only() -> None:
     key = ApiKey("id:secret", "FAL_KEY")
     for shown in (repr(key), str(key), f"{key}", f"{[key]}", f"{ {'key': key} }"):
         assert "FAL_KEY" in shown and "secret" not in shown
+
+
+def test_a_stored_key_is_found_and_is_for_this_user_alone(tmp_path: Path) -> None:
+    folder, mask = tmp_path / "user" / "__onereward", os.umask(0)
+    try:
+        for key in ("id:older", " id:secret \n"):
+            store_key(folder, key)
+    finally:
+        os.umask(mask)
+    assert need_key(folder).value == "id:secret"
+    assert [file.name for file in folder.iterdir()] == ["fal_key"]
+    if os.name == "posix":
+        assert stat.S_IMODE((folder / "fal_key").stat().st_mode) == 0o600
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the rights of a file are POSIX's")
+def test_storing_a_key_mends_a_file_that_others_could_read(tmp_path: Path) -> None:
+    key_file(tmp_path, b"id:older", 0o644)
+    store_key(tmp_path, "id:secret")
+    assert need_key(tmp_path).value == "id:secret"
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n"])
+def test_storing_nothing_removes_the_file(tmp_path: Path, nothing: str) -> None:
+    store_key(tmp_path, nothing)  # there is none: nothing to do
+    store_key(tmp_path, "id:secret")
+    store_key(tmp_path, nothing)
+    assert find_key(tmp_path) is None and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD.keys())
+def test_what_is_no_key_is_not_stored(tmp_path: Path, text: str) -> None:
+    store_key(tmp_path, "of:before")
+    with pytest.raises(CredentialsError, match="this form is no key.*as one word") as failure:
+        store_key(tmp_path, text)
+    assert "secret" not in str(failure.value)
+    assert need_key(tmp_path).value == "of:before"
+    assert [file.name for file in tmp_path.iterdir()] == ["fal_key"]
+
+
+@pytest.mark.parametrize("names", [("FAL_KEY",), ("FAL_KEY_ID", "FAL_KEY_SECRET")])
+@pytest.mark.parametrize("text", ["", "id:secret", "two words"])
+def test_no_key_is_stored_or_removed_where_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], text: str
+) -> None:
+    file = key_file(tmp_path, b"of:before")
+    for name in names:
+        monkeypatch.setenv(name, "env-value")
+    with pytest.raises(CredentialsError, match=f"is in {' and '.join(names)}, which") as failure:
+        store_key(tmp_path, text)
+    assert "secret" not in str(failure.value) and "env-value" not in str(failure.value)
+    assert file.read_bytes() == b"of:before"
+
+
+def test_half_a_key_in_the_environment_does_not_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAL_KEY", " \n")
+    monkeypatch.setenv("FAL_KEY_ID", "half")
+    assert set_variables() == ()
+    store_key(tmp_path, "id:secret")
+    assert need_key(tmp_path).value == "id:secret"
+
+
+def test_a_folder_that_cannot_be_written_is_named_without_the_key(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CredentialsError, match="fal_key cannot be written") as failure:
+        store_key(tmp_path / "file", "id:secret")
+    shown = "".join(traceback.format_exception(failure.value))
+    assert "secret" not in shown.replace('"id:secret")', "")  # the line above, in the traceback

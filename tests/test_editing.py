@@ -345,3 +345,37 @@ def test_the_report_adds_up_what_remote_jobs_cost() -> None:
     done = edit(picture(), square(), recipe, HARD, RemoteColourBackend(), progress)
     assert "cost: about $0.020; about $0.100 this session" in done.report
     assert progress.texts[-1].startswith("cost: about $0.020")
+
+
+def test_an_edit_knows_which_picture_each_image_was_made_from() -> None:
+    recipe = replace(RECIPE, num_images=2)
+    done = edit(picture(2), square(), recipe, HARD, ColourBackend(), RecordingProgress())
+    assert (done.sources, done.origin) == ((0, 0, 1, 1), (0, 0))
+
+
+def test_an_extension_knows_where_the_picture_lies_in_it() -> None:
+    recipe = replace(RECIPE, task=EditTask.EXTEND, num_images=2)
+    image = picture(2, 40, 48)
+    done = extend(
+        image, "left 8, top 60", "center", 0, recipe, None, ColourBackend(), RecordingProgress()
+    )
+    assert (done.sources, done.origin) == ((0, 0, 1, 1), (60, 8))
+    for result, source in zip(done.images, done.sources, strict=True):
+        assert torch.equal(result[60:100, 8:56], image[source])
+
+
+def test_the_badge_and_the_summary_say_where_and_at_what_price() -> None:
+    recipe = replace(RECIPE, num_images=2)
+    done = edit(picture(), square(), recipe, HARD, RemoteColourBackend(), RecordingProgress())
+    name = RemoteColourBackend.name
+    assert done.badge == f"{name}: about $0.020"
+    assert done.summary.startswith(f"{name}, 0.")
+    assert done.summary.endswith(" s, cost: about $0.020; about $0.100 this session")
+
+
+def test_the_badge_says_what_must_be_known_of_a_backend() -> None:
+    backend = ColourBackend()
+    backend.capabilities = replace(backend.capabilities, note="not OneReward")
+    done = edit(picture(), square(), RECIPE, HARD, backend, RecordingProgress())
+    assert done.badge == "colour: not OneReward"
+    assert done.summary.startswith("colour: not OneReward, ")

@@ -20,7 +20,7 @@ NODE = {"comfy_api", "nodes.sockets", "nodes.user_folder"} | FRONT
 
 # Module or room -> what it may import besides the standard library. The first match counts.
 RULES: dict[str, set[str]] = {
-    "__init__": {"nodes.extension", "nodes.routes"},
+    "__init__": {"nodes.extension", "nodes.routes.register"},
     "nodes.contracts": set(),
     "nodes.errors": set(),
     "nodes.recipes": PURE,
@@ -30,26 +30,44 @@ RULES: dict[str, set[str]] = {
     "nodes.jobs": PURE,
     "nodes.pieces": {"torch"} | PURE | {"nodes.canvas", "nodes.reports"},
     "nodes.editing": {"torch", "numpy"} | PURE
-    | {"nodes.canvas", "nodes.reports", "nodes.jobs", "nodes.pieces"},
-    "nodes.credentials": PURE,
+    | {"nodes.canvas", "nodes.reports", "nodes.jobs", "nodes.pieces", "nodes.pace"},
+    "nodes.private_files": set(),
+    "nodes.credentials": PURE | {"nodes.private_files"},
+    "nodes.preferences": PURE | {"nodes.canvas.options", "nodes.private_files"},
     "nodes.user_folder": {"folder_paths"},
     "nodes.fal.servers": PURE,  # read for the node's menu, so it loads no HTTP library
     "nodes.fal": {"torch", "requests", "urllib3", "nodes.conversions", "nodes.canvas.resample",
                  "nodes.canvas.sizes"}
     | PURE | {"nodes.fal"},
-    "nodes.backends": PURE | {"nodes.credentials"}
+    "nodes.backends": PURE | {"nodes.credentials", "nodes.preferences"}
     | {"local_backend.backend", "local_backend.comfy_model", "nodes.local_models"}
-    | {"nodes.fal.backend", "nodes.fal.servers"},
+    | {"nodes.fal.backend", "nodes.fal.servers", "nodes.fal.caps", "nodes.fal.journal_view"}
+    | {"nodes.fal.waiting"},
     # The only rooms that look into ComfyUI's model folders, and into the files there.
     "nodes.model_folders": {"folder_paths", "nodes.errors"},
     "nodes.local_models": PURE
     | {"nodes.model_folders", "local_backend.model_files", "local_backend.memory.devices"}
     | {"local_backend.checkpoints.files", "local_backend.checkpoints.families"},
-    "nodes.progress": {"comfy", "server", "PIL"},
+    "nodes.pace": {"nodes.canvas"},
+    # The plan: what it reads and is asked for, and the pure rest.
+    "nodes.planning.files": TENSORS | {"folder_paths", "nodes.conversions", "nodes.planning"}
+    | PURE,
+    "nodes.planning.request": {"torch", "nodes.backends", "nodes.recipes", "nodes.planning"}
+    | {"nodes.canvas"} | PURE,
+    "nodes.planning": TENSORS | {"nodes.canvas", "nodes.editing", "nodes.pace", "nodes.pieces"}
+    | {"nodes.conversions", "nodes.planning"} | PURE,
+    "nodes.progress": {"comfy", "comfy_api", "server", "PIL"},
+    "nodes.shown": {"folder_paths", "torch", "nodes.canvas", "nodes.conversions"},
     "nodes.running": {"torch", "nodes.backends", "nodes.local_models", "nodes.progress"}
-    | {"nodes.user_folder"} | PURE,
+    | {"nodes.user_folder", "nodes.preferences", "nodes.canvas.options"} | PURE,
     "nodes.sockets": {"comfy_api"} | PURE | {"nodes.recipes"},
-    "nodes.routes": {"aiohttp", "server", "nodes.backends", "nodes.local_models"}
+    "nodes.routes.guards": {"aiohttp", "nodes.errors"},
+    "nodes.routes.plan": {"aiohttp", "torch", "nodes.backends", "nodes.local_models"}
+    | {"nodes.planning", "nodes.preferences", "nodes.routes", "nodes.user_folder"} | PURE,
+    "nodes.routes.journal": {"aiohttp", "folder_paths", "torch", "nodes.backends"}
+    | {"nodes.conversions", "nodes.routes", "nodes.user_folder"},
+    "nodes.routes": {"aiohttp", "server", "nodes.backends", "nodes.credentials", "nodes.errors"}
+    | {"nodes.local_models", "nodes.model_folders", "nodes.preferences", "nodes.routes"}
     | {"nodes.user_folder"},
     "nodes.extension": {
         "comfy_api", "nodes.backend_nodes", "nodes.canvas_nodes", "nodes.edit_nodes",
@@ -57,8 +75,8 @@ RULES: dict[str, set[str]] = {
     },
     "nodes.backend_nodes": NODE | {"nodes.progress", "nodes.reports", "nodes.running"},
     "nodes.model_nodes": NODE | {"nodes.model_folders", "nodes.local_models", "nodes.progress"},
-    "nodes.canvas_nodes": NODE | {"nodes.reports", "nodes.local_models"},
-    "nodes.edit_nodes": NODE | {"nodes.running"},
+    "nodes.canvas_nodes": NODE | {"nodes.reports", "nodes.local_models", "nodes.running"},
+    "nodes.edit_nodes": NODE | {"nodes.running", "nodes.shown", "nodes.planning.memory"},
     # The command line is a front door like the nodes, and stands in this room by its name only.
     "local_backend.__main__": set(),
     "local_backend.cli": FRONT | {"nodes.conversions", "local_backend"},

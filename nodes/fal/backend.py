@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,9 @@ from ..contracts import (
     ProgressSink,
 )
 from ..errors import ContentPolicyError, InputError, RemoteError
+from .caps import check_cap, how_to_lift
 from .client import FalClient
-from .journal import Journal, check_cap
+from .journal import Journal
 from .kept import Kept
 from .pricing import Price, ask_price
 from .runner import JobRunner
@@ -40,6 +41,7 @@ CHOICES = {
 }
 KEY_TEST_LIMIT = 30.0  # seconds
 PRICE_AGE = 3600.0  # seconds a price is believed
+PLAN_LIMIT = 3.0  # seconds a plan waits for a price
 ASPECT_TOLERANCE = 0.02
 
 
@@ -107,9 +109,27 @@ class FalBackend:
             progress.status(f"{self.name}: {size}, price unknown")
             return
         estimate = sum(self._price.of(each) for each in pixels)
-        check_cap("run", self._journal.spent(run=self._run_id), estimate, self._spec.run_cap)
-        check_cap("session", self._journal.spent(), estimate, self._spec.session_cap)
+        self._check_caps(estimate)
         progress.status(f"{self.name}: {size}, about ${estimate:.3f}")
+
+    def foresee(self, pixels: Sequence[int]) -> tuple[float | None, str]:
+        """What new jobs of so many pixels each would cost, about, in US dollars, None if that is
+        unknown; and why they would be refused, or nothing. Sends no job: at most once an hour the
+        price is asked for, and a service that does not answer is soon given up.
+
+        Raises:
+            CredentialsError: there is no key, or the service does not know it.
+        """
+        price = self._ask_price(NoProgress(), PLAN_LIMIT)
+        estimate = None if price is None else sum(price.of(each) for each in pixels)
+        try:
+            if estimate is None:
+                self._refuse_unknown_price(bool(pixels))
+            else:
+                self._check_caps(estimate)
+        except InputError as error:
+            return estimate, str(error)
+        return estimate, ""
 
     def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
         """Paints the masked pixels of one crop; see JobRunner.
@@ -164,21 +184,26 @@ class FalBackend:
             RemoteError: the service cannot be reached, or refuses the account.
         """
         waiting = Waiting(NoProgress(), KEY_TEST_LIMIT)
-        with closing(self._client()) as client:
+        key = self._find_key()
+        with closing(FalClient(self._server, key)) as client:
             client.test_key(waiting)
             price = ask_price(client, waiting)
         cost = "unknown" if price is None else f"${price.unit_price:g} per {price.unit}"
-        return f"{self.name} knows the key. Price: {cost}."
+        return f"{self.name} {'knows the key' if key else 'answers'}. Price: {cost}."
 
     def _runner(self, client: FalClient) -> JobRunner:
         return JobRunner(client, self._journal, self._spec, self._run_id, self._price)
 
-    def _ask_price(self, progress: ProgressSink) -> Price | None:
+    def _check_caps(self, estimate: float) -> None:
+        check_cap("run", self._journal.spent(run=self._run_id), estimate, self._spec.run_cap)
+        check_cap("session", self._journal.spent(), estimate, self._spec.session_cap)
+
+    def _ask_price(self, progress: ProgressSink, limit: float | None = None) -> Price | None:
         known = self._journal.price(self._server.queue_url, PRICE_AGE)
         if known is not None:
             return Price(*known)
         with closing(self._client()) as client:
-            price = ask_price(client, Waiting(progress, self._spec.deadline))
+            price = ask_price(client, Waiting(progress, limit or self._spec.deadline))
         if price is not None:
             self._journal.set_price(self._server.queue_url, price.unit_price, price.unit)
         return price
@@ -188,8 +213,8 @@ class FalBackend:
         if self._server.priced and capped and new_jobs:
             raise InputError(
                 f"The price could not be read from {self.name}, so the spend cap cannot be kept. "
-                "Try again later, or set run_cap and session_cap to 0 on OneReward Fal Backend to "
-                "run at an unknown price. Nothing was sent."
+                f"Try again later, or {how_to_lift(self._spec)} to run at an unknown price. "
+                "Nothing was sent."
             )
 
     def _pictures(self, kept: Kept, request: EditRequest) -> tuple[Tensor, set[str]]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ..errors import InputError, JournalError
+from ..errors import JournalError
+from .caps import check_cap
 
 FILE_NAME = "journal.sqlite3"
 SESSION = uuid.uuid4().hex  # one run of the program
@@ -109,7 +110,7 @@ class Journal:
         with self._translated():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
-        with _CREATING, self._open() as db:
+        with _CREATING, self.open() as db:
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:
                 db.execute("PRAGMA auto_vacuum = FULL")
                 db.execute("PRAGMA journal_mode = WAL")
@@ -131,7 +132,7 @@ class Journal:
         Raises:
             InputError: with this job, and all that may still be billed, a cap would be passed.
         """
-        with self._open() as db:
+        with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
             query = f"SELECT {FIELDS} FROM jobs WHERE key = ? AND state IN ({_marks(OPEN)})"
             row = db.execute(query + " ORDER BY id DESC", (key, *OPEN)).fetchone()
@@ -171,7 +172,7 @@ class Journal:
         """A collected job turns out to be the one of that server whose answer was lost: the lost
         one gets its id and images, if there is exactly one that it can be.
         """
-        with self._open() as db:
+        with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
             query = "SELECT id FROM jobs WHERE (state = ? OR (state = ? AND session != ?))"
             query += " AND about = ? AND server = (SELECT server FROM jobs WHERE id = ?)"
@@ -200,7 +201,7 @@ class Journal:
 
     def adopt(self, request_id: str, server: str) -> int:
         """Write down a job that this journal has never seen, by its request id."""
-        with self._open() as db:
+        with self.open() as db:
             job = db.execute(
                 "INSERT INTO jobs (key, server, about, state, request_id, session, run, cost,"
                 " created) VALUES ('', ?, '', ?, ?, '', '', 0, ?)",
@@ -214,7 +215,7 @@ class Journal:
         request_id: str | None = None,
     ) -> None:  # fmt: skip
         """The result of a job, all of it or nothing; makes room by dropping the oldest images."""
-        with self._open() as db:
+        with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "UPDATE jobs SET state = ?, cost = coalesce(?, cost), meta = ?,"
@@ -230,18 +231,18 @@ class Journal:
 
     def images(self, job: int) -> list[bytes]:
         """The bytes of a finished job, in order."""
-        with self._open() as db:
+        with self.open() as db:
             query = "SELECT data FROM images WHERE job = ? ORDER BY number"
             return [row[0] for row in db.execute(query, (job,))]
 
     def spent(self, *, run: str | None = None) -> float:
         """US dollars of this run or, without one, of this session; what is under way included."""
-        with self._open() as db:
+        with self.open() as db:
             return _spent(db, "session", SESSION) if run is None else _spent(db, "run", run)
 
     def price(self, server: str, youngest: float) -> tuple[float, str] | None:
         """A price asked for at most `youngest` seconds ago: dollars per unit, unit."""
-        with self._open() as db:
+        with self.open() as db:
             query = "SELECT unit_price, unit FROM prices WHERE server = ? AND asked > ?"
             row = db.execute(query, (server, time.time() - youngest)).fetchone()
             return None if row is None else (float(row[0]), str(row[1]))
@@ -251,17 +252,22 @@ class Journal:
         self._run("INSERT OR REPLACE INTO prices VALUES (?, ?, ?, ?)", values)
 
     def _one(self, where: str, values: tuple[object, ...]) -> Entry | None:
-        with self._open() as db:
+        with self.open() as db:
             query = f"SELECT {FIELDS} FROM jobs WHERE {where} ORDER BY id DESC"
             row = db.execute(query, values).fetchone()
             return None if row is None else _entry(row)
 
     def _run(self, change: str, values: tuple[object, ...]) -> None:
-        with self._open() as db:
+        with self.open() as db:
             db.execute(change, values)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def open(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, for a question that no other method asks.
+
+        Raises:
+            JournalError: the file cannot be used.
+        """
         with self._translated():
             connection = sqlite3.connect(self._file, BUSY_SECONDS, isolation_level=None)
             with closing(connection) as db:
@@ -283,16 +289,6 @@ class Journal:
 FIELDS = "id, state, request_id, session, created, estimate, meta"
 
 
-def check_cap(which: str, spent: float, more: float | None, cap: float) -> None:
-    """Raises InputError if `more` US dollars on top of `spent` would pass the cap; 0 = no cap."""
-    if cap and more and spent + more > cap:
-        raise InputError(
-            f"This would cost about ${more:.3f}, and ${spent:.3f} of this {which} is spent or on "
-            f"its way: more than the {which}_cap of ${cap:g}. Raise it on OneReward Fal Backend, "
-            "or use fewer pictures, variations or pixels. This was not sent."
-        )
-
-
 def _entry(row: tuple[object, ...]) -> Entry:
     job, state, request_id, session, created, estimate, meta = row
     return Entry(job, State(state), request_id, session, created, estimate, meta)  # type: ignore[arg-type]
@@ -311,16 +307,17 @@ def _make_room(db: sqlite3.Connection, newest: int) -> None:
     expired = time.time() - KEPT_DAYS * 86400
     old = "SELECT id FROM jobs WHERE created < ? AND id != ? AND state = ?"
     rows = db.execute(old, (expired, newest, State.DONE)).fetchall()
-    _drop_images(db, [row[0] for row in rows])
+    drop_images(db, [row[0] for row in rows])
     db.execute("DELETE FROM jobs WHERE created < ? AND session != ?", (expired, SESSION))
     while db.execute("SELECT total(length(data)) FROM images").fetchone()[0] > KEPT_BYTES:
         oldest = db.execute("SELECT min(job) FROM images WHERE job != ?", (newest,)).fetchone()[0]
         if oldest is None:
             return
-        _drop_images(db, [oldest])
+        drop_images(db, [oldest])
 
 
-def _drop_images(db: sqlite3.Connection, jobs: Sequence[int]) -> None:
+def drop_images(db: sqlite3.Connection, jobs: Sequence[int]) -> None:
+    """Forgets what these finished jobs made; what they cost counts on."""
     rows = [(job,) for job in jobs]
     db.executemany("DELETE FROM images WHERE job = ?", rows)
     db.executemany(f"UPDATE jobs SET state = '{State.LOST.value}' WHERE id = ?", rows)

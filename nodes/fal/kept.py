@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..contracts import FROM_CACHE
 from .schemas import Output
 
 
@@ -48,7 +49,7 @@ class Kept:
         return cls(
             request_id, images, said.get("seed"), tuple(said.get("has_nsfw_concepts", ())),
             None, {}, said.get("billed_units"), 0.0,
-            ("from cache",),
+            (FROM_CACHE,),
         )  # fmt: skip
 
     def meta(self) -> str:
