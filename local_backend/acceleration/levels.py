@@ -41,9 +41,9 @@ NONE = Level()
 # The velocity turns fast at first, hardly in the middle, and a little at the end.
 _THIRTEEN: Gaps = ((0.27, 1), (0.30, 2), (0.40, 3), (0.55, 4), (1.0, 5))
 _ELEVEN: Gaps = ((0.17, 1), (0.30, 2), (0.40, 3), (0.55, 4), (1.0, 5))
-_NINE: Gaps = ((0.08, 1), (0.20, 2), (0.30, 3), (0.40, 4), (1.0, 6))
+_TEN: Gaps = ((0.12, 1), (0.30, 2), (0.40, 3), (0.55, 4), (1.0, 6))
 LEVELS: Mapping[str, Level] = {
     "none": NONE,
     "regular": Level(gaps=_THIRTEEN, masked_gaps=_THIRTEEN, masked_below=0.62, refresh=3),
-    "high": Level(gaps=_NINE, masked_gaps=_ELEVEN, refresh=4),
+    "high": Level(gaps=_TEN, masked_gaps=_ELEVEN, masked_below=0.7, refresh=4),
 }

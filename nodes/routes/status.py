@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import preferences
 from ..backends import describe_backend, server_choices
 from ..credentials import set_variables
 from ..errors import InputError
 from ..local_models import TRANSFORMER, auto_spec
 from ..model_folders import KINDS
-from . import preferences
 
 KEY_FORM = "A key that you save here goes into a file that you alone can read, on this machine."
 
