@@ -13,7 +13,7 @@ from fakes.quality import HeldOutScene, psnr_in
 from torch import Tensor
 
 SCENES = 12
-EQUAL_TIME = {"regular": (9, 11, 14), "high": (7, 8, 9)}  # steps of none, by band of the mask
+EQUAL_TIME = {"regular": (9, 12, 14), "high": (7, 9, 10)}  # steps of none, by band of the mask
 
 
 @pytest.fixture(scope="module")

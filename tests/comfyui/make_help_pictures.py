@@ -19,7 +19,7 @@ from comfy_browser import FrontEnd, find_browser, front_end
 from comfy_graph import api_prompt, fill_example, load
 from comfy_server import PACK, ComfyUI, base_directory, running
 from make_thumbnails import marked, pictures
-from PIL import Image
+from PIL import Image, ImageOps
 
 WIDTH, GAP, MARGIN = 800, 6, 24
 LIMIT = 45_000  # bytes
@@ -59,6 +59,14 @@ SHOW = """([left, top]) => {
     return [right - x, bottom - y];
 }"""
 
+BOX = """type => {
+    const {pos, size} = app.graph.nodes.find(node => node.type === type);
+    const {scale, offset} = app.canvas.ds;
+    const [x, y] = [0, 1].map(side => (pos[side] + offset[side]) * scale);
+    const page = app.canvas.canvas.getBoundingClientRect();
+    return {x: page.x + x - 8, y: page.y + y - 58 * scale, width: size[0] * scale + 16,
+        height: (size[1] + 66) * scale};
+}"""
 
 Wired = tuple[str, int, Sequence[Any]]
 
@@ -104,6 +112,11 @@ class Studio:
         left, top = corner[0] - MARGIN, corner[1] - MARGIN
         box = {"width": width + 2 * MARGIN, "height": height + 2 * MARGIN}
         return Image.open(io.BytesIO(page.screenshot(clip={"x": left, "y": top, **box})))
+
+    def node(self, kind: str) -> Image.Image:
+        """The one node of that type, as it looks now."""
+        box = self.tab.page.evaluate(BOX, kind)
+        return Image.open(io.BytesIO(self.tab.page.screenshot(clip=box)))
 
 
 def in_a_row(parts: Sequence[Image.Image]) -> Image.Image:
@@ -194,7 +207,33 @@ def model(studio: Studio) -> Image.Image:
     )
 
 
+def panel(studio: Studio) -> Image.Image:
+    """The demo's Fill on its node, as planned and as done."""
+    folder = PACK / "local_backend" / "demo_scenes"
+    picture = Image.open(folder / "fill.jpg").convert("RGB")
+    mask = Image.open(folder / "fill_mask.png").convert("L")
+    picture.putalpha(ImageOps.invert(mask))  # as the mask editor leaves it
+    picture.save(studio.comfyui.folder / "input" / "demo fill.png")
+    nodes = [
+        ("LoadImage", 0, ("demo fill.png",)), ("OneRewardPreviewBackend", 0, ()),
+        ("OneRewardFill", 1, ("a sailboat", 2, "fixed")), ("PreviewImage", 2, ()),
+    ]  # fmt: skip
+    links = [(0, 2, "image"), (0, 2, "mask"), (1, 2, "backend"), (2, 3, "images")]
+    studio.on_the_graph(nodes, links)
+    planned = studio.node("OneRewardFill")
+    name, detail = studio.tab.run()
+    if name != "execution_success":
+        raise RuntimeError(detail)
+    studio.tab.page.wait_for_timeout(2000)  # messages in the corner go, pictures load
+    done = studio.node("OneRewardFill")
+    sheet = Image.new("RGB", (planned.width * 2 + MARGIN, planned.height), "#202020")
+    sheet.paste(planned, (0, 0))
+    sheet.paste(done, (planned.width + MARGIN, 0))
+    return sheet
+
+
 PICTURES: dict[str, Callable[[Studio], Image.Image]] = {
+    "panel": panel,
     "OneRewardFill": edit("Fill"),
     "OneRewardRemove": edit("Remove"),
     "OneRewardExtend": edit("Extend"),
