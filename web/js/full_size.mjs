@@ -15,7 +15,8 @@ const LINE = 16
 
 /**
  * Show pairs as CompareView does, from `index` and the divider's place `at` on, with the blend's
- * outline if `outlined`. Resolves when the dialog is closed, with the { index, at } that it was left at; the focus is back where it was.
+ * outline if `outlined`. Resolves when the dialog is closed, with the { index, at } that it was left
+ * at; the focus is back where it was.
  */
 export function openFullSize(pairs, index = 0, at = 0.5, outlined = false) {
   useStyle("theme.css")

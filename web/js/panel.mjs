@@ -1,12 +1,12 @@
 // The panel on a task node: the plan before a run, the result after it, and one line of words.
 
-import { CompareView } from "./compare_view.mjs"
+import { setBadge } from "./badge.mjs"
 import { redraw } from "./comfy.mjs"
+import { CompareView } from "./compare_view.mjs"
 import { button, el, useStyle } from "./dom.mjs"
 import { errorWords } from "./error_words.mjs"
 import { ExtendFrame } from "./extend_frame.mjs"
 import { openFullSize } from "./full_size.mjs"
-import { setBadge } from "./badge.mjs"
 import { PlanFollower } from "./plan_follower.mjs"
 import { PlanView } from "./plan_view.mjs"
 import { RunState } from "./run_state.mjs"
@@ -36,6 +36,7 @@ export class NodePanel {
   #compare = new CompareView({ onFullSize: openFullSize })
   #follower
   #open = false
+  #placed = false
   #passing = false // what the line says is over once there is a plan
 
   constructor(node) {
@@ -61,7 +62,8 @@ export class NodePanel {
 
   /** Whether the node is in no graph any more; making a subgraph of it does not say so. */
   get gone() {
-    return !this.#node.graph
+    this.#placed ||= Boolean(this.#node.graph) // not yet, between its making and its placing
+    return this.#placed && !this.#node.graph
   }
 
   /** Ask for the plan again if something that it depends on has changed. */
@@ -70,25 +72,29 @@ export class NodePanel {
   }
 
   #mount(extend) {
-    const tab = (name, text) =>
-      (this.#tabs[name] = button(text, text, () => this.#select(name), { role: "tab", keydown: (e) => this.#keys(e) }))
-    const tabs = el("div", { class: "or-tabs", role: "tablist" }, tab(PLAN, extend ? "Frame" : "Plan"), tab(RESULT, "Result"))
+    const tabs = [this.#tab(PLAN, extend ? "Frame" : "Plan"), this.#tab(RESULT, "Result")]
     this.element = el(
       "div",
-      { class: "onereward or-panel" },
-      el("div", { class: "or-head" }, tabs, this.#chip),
+      { class: "onereward or-panel or-empty" },
+      el("div", { class: "or-head" }, el("div", { class: "or-tabs", role: "tablist" }, ...tabs), this.#chip),
       this.#stage,
       this.#line,
     )
     this.#tabs[RESULT].disabled = true
     this.#select(PLAN)
-    this.element.classList.add("or-empty")
     const widget = this.#node.addDOMWidget(WIDGET, "onereward", this.element, {
       serialize: false, // in the prompt
       hideOnZoom: false,
       getMinHeight: () => (this.#open ? OPEN_HEIGHT : EMPTY_HEIGHT),
     })
     widget.serialize = false // in the workflow
+  }
+
+  #tab(name, text) {
+    const keydown = (event) => this.#keys(event)
+    const tab = button(text, text, () => this.#select(name), { role: "tab", keydown })
+    this.#tabs[name] = tab
+    return tab
   }
 
   #keys(event) {
