@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import requests
@@ -15,7 +15,7 @@ from comfy_browser import FrontEnd
 from comfy_server import PACK, ComfyUI
 from fakes.fal_server import FalServer
 from make_locales import english
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, TimeoutError, expect
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 
@@ -69,15 +69,30 @@ def offers_menu_items(front: FrontEnd) -> bool:
 
 def edit(front: FrontEnd, choice: str) -> None:
     """Right-click Load Image and choose, or press the button above the node."""
-    page = front.page
-    at = page.evaluate(TITLE_AT, 1)
     if offers_menu_items(front):
-        page.mouse.click(*at, button="right")
-        page.get_by_text(MENU, exact=True).first.click()
+        click_until(front, front.page.get_by_text(MENU, exact=True).first, "right").click()
     else:
-        page.mouse.click(*at)
-        page.locator(".selection-toolbox button:has(.pi-sparkles)").click()
-    page.get_by_text(choice, exact=True).first.click()
+        click_until(
+            front, front.page.locator(".selection-toolbox button:has(.pi-sparkles)")
+        ).click()
+    front.page.get_by_text(choice, exact=True).first.click()
+
+
+def click_until(
+    front: FrontEnd, wanted: Locator, button: Literal["left", "right"] = "left"
+) -> Locator:
+    """Click Load Image's title until what should appear is there: a click that comes while ComfyUI
+    still works on the graph is none.
+    """
+    for _ in range(4):
+        front.page.mouse.click(*front.page.evaluate(TITLE_AT, 1), button=button)
+        try:
+            wanted.wait_for(timeout=3000)
+        except TimeoutError:
+            front.page.keyboard.press("Escape")
+        else:
+            return wanted
+    raise AssertionError(f"{wanted} did not appear")
 
 
 def wires(front: FrontEnd) -> set[tuple[str, str, str]]:
@@ -177,14 +192,18 @@ def test_the_menu_of_a_load_image_node_adds_a_wired_edit_and_opens_the_mask_edit
 
 
 def test_an_edit_that_was_added_is_undone_in_one_step(front: FrontEnd) -> None:
-    if "nodes 2.0" in front.label:
-        pytest.skip("Nodes 2.0 notes the sizes of new nodes as a step of their own")
+    """In Nodes 2.0 in two at most: it notes the sizes of new nodes as a step of their own."""
     open_pictures(front, LOAD_IMAGE)
     edit(front, "Extend the picture")
     front.page.wait_for_function("() => app.graph.nodes.length === 3")
+    front.page.wait_for_timeout(500)
     front.page.mouse.move(20, 900)
-    front.page.keyboard.press("Control+z")
-    front.page.wait_for_function("() => app.graph.nodes.length === 1")
+    steps = 2 if "nodes 2.0" in front.label else 1
+    for _ in range(steps):
+        if len(front.nodes()) == 3:
+            front.page.keyboard.press("Control+z")
+            front.page.wait_for_timeout(500)
+    assert len(front.nodes()) == 1
     assert front.complaints == []
 
 

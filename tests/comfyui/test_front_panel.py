@@ -120,6 +120,17 @@ def test_the_tabs_change_by_mouse_and_keyboard(front: FrontEnd, painted: str) ->
     assert front.complaints == []
 
 
+def test_a_result_that_comfyui_kept_is_explained(front: FrontEnd, painted: str) -> None:
+    graph = own_mask(load(fill_example()), painted)
+    front.load(graph)
+    assert front.run()[0] == "execution_success"
+    front.load(graph)  # new nodes, which have heard nothing yet
+    expect(tab(front, "Result")).to_be_disabled()
+    assert front.run()[0] == "execution_success"
+    expect(line(front)).to_contain_text("ComfyUI kept its result")
+    assert front.complaints == []
+
+
 def test_what_it_will_cost_and_what_it_cost(front: FrontEnd, fal: FalServer, painted: str) -> None:
     front.load(own_mask(load(fill_example("fal")), painted))
     front.set_widget("OneRewardFill", "seed", crc32(front.label.encode()))  # new to the journal

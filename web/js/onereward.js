@@ -49,6 +49,7 @@ app.registerExtension({
 
   setup() {
     follow("execution_start", (panel) => panel.runs.reset())
+    follow("execution_cached", (panel, detail) => panel.runs.cached(detail))
     follow("executing", (panel, id) => panel.runs.executing(id))
     follow("progress", (panel, detail) => panel.runs.step(detail))
     follow("execution_error", (panel, detail) => panel.runs.failed(detail))

@@ -17,6 +17,9 @@ const EXTEND = "OneRewardExtend"
 const WIDGET = "onereward_panel"
 const EMPTY_HEIGHT = 44 // px on the graph
 const OPEN_HEIGHT = 280
+const GROWS = "widget-expands" // a class of ComfyUI's: such widgets share what height a node has left
+const KEPT = "Nothing changed since the last run, so ComfyUI kept its result and told the page nothing. "
+  + "Change the seed to see one here."
 const PLAN = "plan"
 const RESULT = "result"
 
@@ -75,7 +78,7 @@ export class NodePanel {
     const tabs = [this.#tab(PLAN, extend ? "Frame" : "Plan"), this.#tab(RESULT, "Result")]
     this.element = el(
       "div",
-      { class: "onereward or-panel or-empty" },
+      { class: `onereward or-panel or-empty ${GROWS}` },
       el("div", { class: "or-head" }, el("div", { class: "or-tabs", role: "tablist" }, ...tabs), this.#chip),
       this.#stage,
       this.#line,
@@ -157,8 +160,9 @@ export class NodePanel {
     this.#follower.look()
   }
 
-  #hear({ text, error, live, begun }) {
+  #hear({ text, error, live, begun, kept }) {
     if (begun) this.#changed()
+    if (kept && this.#tabs[RESULT].disabled) this.#say(KEPT)
     if (live) {
       this.#unfold()
       this.#select(RESULT)

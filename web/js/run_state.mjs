@@ -6,8 +6,9 @@ const TICK = 500 // ms between two looks at the clock
 
 /**
  * @param node the node, whose execution id the events name
- * @param show called with { text, error, live, begun } whenever there is something new to say; `live`
- *   is the URL of a step preview, and null once there is none; `begun` is true as a run begins
+ * @param show called with { text, error, live, begun, kept } whenever there is something new to say;
+ *   `live` is the URL of a step preview, and null once there is none; `begun` is true as a run
+ *   begins, `kept` if it does without the node
  */
 export class RunState {
   #node
@@ -29,6 +30,11 @@ export class RunState {
   reset() {
     this.#end()
     this.#show({ begun: true, live: null })
+  }
+
+  /** ComfyUI has the results of these nodes from before, and runs none of them again. */
+  cached({ nodes }) {
+    if (nodes.some((id) => this.#isMe(id))) this.#show({ kept: true })
   }
 
   /** ComfyUI works on the node of this id now; null when it is done with all. */
