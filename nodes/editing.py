@@ -270,7 +270,7 @@ def _paint(
             outputs.add(piece, result, seam, report)
         if backend.capabilities.remote:
             job.progress.step(1, 1, result.images[0])
-    pace.note(backend.name, work, time.perf_counter() - start)
+    pace.note(backend.name, recipe.acceleration, work, time.perf_counter() - start)
     if report.spend_line():
         progress.status(report.spend_line())
     return failed

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from .canvas.geometry import Crop
 from .canvas.sizes import MEGAPIXEL
 
-RUNS = 8  # of each backend
+RUNS = 8  # of each backend at each acceleration
 BACKENDS = 32
 
 
@@ -19,24 +19,25 @@ class Pace:
     """The latest runs of the latest backends. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._rates: OrderedDict[str, deque[float]] = OrderedDict()
+        self._rates: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def note(self, backend_name: str, work: float, seconds: float) -> None:
+    def note(self, backend_name: str, acceleration: str, work: float, seconds: float) -> None:
         """A run of that much work took so long; one without work tells nothing."""
         if not (0 < work < math.inf and 0 < seconds < math.inf):
             return
         with self._lock:
-            rates = self._rates.setdefault(backend_name, deque(maxlen=RUNS))
+            key = backend_name, acceleration
+            rates = self._rates.setdefault(key, deque(maxlen=RUNS))
             rates.append(seconds / work)
-            self._rates.move_to_end(backend_name)
+            self._rates.move_to_end(key)
             if len(self._rates) > BACKENDS:
                 self._rates.popitem(last=False)
 
-    def seconds(self, backend_name: str, work: float) -> float | None:
-        """About how long that much work takes; None for a backend that has not run yet."""
+    def seconds(self, backend_name: str, acceleration: str, work: float) -> float | None:
+        """About how long that much work takes; None for a backend that has not run so yet."""
         with self._lock:
-            rates = list(self._rates.get(backend_name, ()))
+            rates = list(self._rates.get((backend_name, acceleration), ()))
         # The lower middle: of two runs the second counts, since the first also loaded the model.
         return statistics.median_low(rates) * work if rates else None
 

@@ -26,38 +26,45 @@ def test_work_is_megapixels_times_passes() -> None:
 
 def test_a_backend_that_has_not_run_tells_no_time() -> None:
     timed = Pace()
-    timed.note("fal", 10, 5)
-    assert timed.seconds("preview model", 10) is None
-    assert timed.seconds("fal", 20) == 10
+    timed.note("fal", "regular", 10, 5)
+    assert timed.seconds("preview model", "regular", 10) is None
+    assert timed.seconds("fal", "regular", 20) == 10
+
+
+def test_every_acceleration_has_its_own_pace() -> None:
+    timed = Pace()
+    timed.note("fal", "high", 10, 5)
+    assert timed.seconds("fal", "none", 10) is None
+    assert timed.seconds("fal", "high", 10) == 5
 
 
 def test_a_slow_first_run_counts_until_there_is_a_second() -> None:
     timed = Pace()
-    timed.note("fal", 1, 60)
-    assert timed.seconds("fal", 1) == 60
-    timed.note("fal", 1, 4)
-    assert timed.seconds("fal", 1) == 4
-    timed.note("fal", 1, 5)
-    assert timed.seconds("fal", 1) == 5
+    timed.note("fal", "regular", 1, 60)
+    assert timed.seconds("fal", "regular", 1) == 60
+    timed.note("fal", "regular", 1, 4)
+    assert timed.seconds("fal", "regular", 1) == 4
+    timed.note("fal", "regular", 1, 5)
+    assert timed.seconds("fal", "regular", 1) == 5
 
 
 def test_old_runs_are_forgotten() -> None:
     timed = Pace()
     for _ in range(100):
-        timed.note("fal", 1, 60)
+        timed.note("fal", "regular", 1, 60)
     for _ in range(RUNS):
-        timed.note("fal", 1, 2)
-    assert timed.seconds("fal", 1) == 2
+        timed.note("fal", "regular", 1, 2)
+    assert timed.seconds("fal", "regular", 1) == 2
 
 
 def test_the_backend_used_longest_ago_is_forgotten_first() -> None:
     timed = Pace()
     for number in range(BACKENDS):
-        timed.note(str(number), 1, 1)
-    timed.note("0", 1, 1)
-    timed.note("one more", 1, 1)
-    assert timed.seconds("1", 1) is None
-    assert timed.seconds("0", 1) == timed.seconds("one more", 1) == 1
+        timed.note(str(number), "regular", 1, 1)
+    timed.note("0", "regular", 1, 1)
+    timed.note("one more", "regular", 1, 1)
+    assert timed.seconds("1", "regular", 1) is None
+    assert timed.seconds("0", "regular", 1) == timed.seconds("one more", "regular", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -65,17 +72,17 @@ def test_the_backend_used_longest_ago_is_forgotten_first() -> None:
 )
 def test_a_run_that_tells_nothing_is_not_kept(work: float, seconds: float) -> None:
     timed = Pace()
-    timed.note("fal", work, seconds)
-    assert timed.seconds("fal", 1) is None
+    timed.note("fal", "regular", work, seconds)
+    assert timed.seconds("fal", "regular", 1) is None
 
 
 def test_many_threads_may_note_at_once() -> None:
     timed = Pace()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: timed.note(str(i % 50), 1, 3), range(5000)))
-    assert timed.seconds("49", 2) == 6
+        list(pool.map(lambda i: timed.note(str(i % 50), "regular", 1, 3), range(5000)))
+    assert timed.seconds("49", "regular", 2) == 6
 
 
 def test_the_pack_has_one_pace_for_all() -> None:
-    pace.note("test_pace", 2, 3)
-    assert pace.seconds("test_pace", 4) == 6
+    pace.note("test_pace", "regular", 2, 3)
+    assert pace.seconds("test_pace", "regular", 4) == 6

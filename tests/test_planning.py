@@ -231,13 +231,13 @@ def test_the_time_is_told_by_what_the_backend_took_before() -> None:
     asked = request(mask=two_spots(), steps=10, cfg=4.0)
     first = plan(asked, backend=Timed())
     assert first["seconds"] is None and " s" not in first["words"]
-    pace.note("timed", first["megapixels"] * 10 * 2, 3.0)
+    pace.note("timed", "regular", first["megapixels"] * 10 * 2, 3.0)
     assert plan(asked, backend=Timed())["seconds"] == pytest.approx(3.0)
     assert plan(asked, backend=Timed())["words"].endswith("on timed, about 3 s")
     twice = request(mask=two_spots(), steps=10, cfg=4.0, num_images=50)
     assert plan(twice, backend=Timed())["words"].endswith("about 2 min")
-    unknown = request(mask=two_spots(), steps=None)
-    assert plan(unknown, backend=Timed())["seconds"] is None
+    for unknown in ({"steps": None}, {"acceleration": None}, {"acceleration": "none"}):
+        assert plan(request(mask=two_spots(), **unknown), backend=Timed())["seconds"] is None
 
 
 def test_notes_come_once_and_in_order() -> None:

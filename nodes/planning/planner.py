@@ -16,7 +16,7 @@ from ..canvas.extend import Margins, extension_steps, margins
 from ..canvas.options import MAX_BLEND, CanvasOptions
 from ..canvas.plan import EMPTY_NOTE, CanvasPlan, plan_crops
 from ..canvas.sizes import MEGAPIXEL, parse_extend
-from ..contracts import Backend, Capabilities, EditTask
+from ..contracts import ACCELERATION, Backend, Capabilities, EditTask
 from ..editing import default_canvas, plan_edit
 from ..errors import InputError, OneRewardError
 from ..pieces import split
@@ -61,7 +61,7 @@ class PlanRequest:
         mask: [N, h, w], float in 0..1 or uint8 in 0..255; not used by Extend.
         canvas: None for the task's defaults.
         steps: None if it is not known, as a wired input is not; then no time is told.
-        cfg: likewise.
+        cfg, acceleration: likewise.
         num_images: variations per picture.
         extend_to, anchor, overlap: for Extend.
     """
@@ -74,6 +74,7 @@ class PlanRequest:
     canvas: CanvasOptions | None = None
     steps: int | None = 28
     cfg: float | None = 4.0
+    acceleration: str | None = ACCELERATION
     num_images: int = 1
     extend_to: str = "16:9"
     anchor: str = "center"
@@ -238,11 +239,11 @@ def _price(foresee: Foresight | None, pixels: Sequence[int]) -> tuple[float | No
 
 
 def _seconds(request: PlanRequest, stages: Sequence[Stage], name: str) -> float | None:
-    if request.steps is None or request.cfg is None:
+    if request.steps is None or request.cfg is None or request.acceleration is None:
         return None
     work = sum(
         pace.work(plan.crops, stage.images, request.steps, request.cfg)
         for stage in stages
         for plan in stage.plans
     )
-    return pace.seconds(name, work) if work else None
+    return pace.seconds(name, request.acceleration, work) if work else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backends import PREVIEW
 from ..canvas.options import CanvasOptions
-from ..contracts import BackendSpec, EditTask, FalSpec, LocalSpec, ModelSpec
+from ..contracts import ACCELERATION, BackendSpec, EditTask, FalSpec, LocalSpec, ModelSpec
 from ..errors import InputError
 from ..recipes import CUSTOM, PRESETS
 from .files import PictureSize, find_file, picture_size, read_mask
@@ -48,6 +48,7 @@ def plan_request(body: Body, default_canvas: CanvasOptions | None) -> PlanReques
         canvas=canvas or default_canvas,
         steps=numbers.steps if numbers else _number(body, "steps", 28, 1, 100),
         cfg=numbers.cfg if numbers else _number(body, "cfg", 4.0, 1.0, 20.0),
+        acceleration=_acceleration(body),
         num_images=_number(body, "num_images", 1, 1, 16) or 1,
         extend_to=_value(body, "extend_to", "16:9"),
         anchor=_value(body, "anchor", "center"),
@@ -121,6 +122,13 @@ def _path(said: Body) -> str:
     if wrong:
         raise InputError(f"{wrong[0]} is {words[wrong[0]]!r:.40}. Use text.")
     return find_file(words["filename"], words["subfolder"], words["type"])
+
+
+def _acceleration(body: Body) -> str | None:
+    """The level; None if it is null, because another node says it."""
+    if "acceleration" in body and body["acceleration"] is None:
+        return None
+    return _value(body, "acceleration", ACCELERATION)
 
 
 def _object(body: Body, name: str) -> Body | None:
