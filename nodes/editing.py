@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +34,7 @@ from .contracts import (
 from .errors import ContentPolicyError, InputError, OneRewardError
 from .jobs import Job, failure_of, run_jobs
 from .pieces import Outputs, Piece, split
-from .reports import Report
+from .reports import Report, price_words
 
 REMOVE_GROW = 12
 SEEDS = 2**64
@@ -56,6 +57,7 @@ class Edit:
         badge: the same in a few words: where, at what cost.
         sources: per image, which of the input's pictures it was made from.
         origin: (row, column) in the images of the input's top left pixel; not 0 after an extension.
+        costs: US dollars per remote job, None where the price is unknown.
     """
 
     images: Tensor
@@ -67,6 +69,7 @@ class Edit:
     badge: str
     sources: tuple[int, ...]
     origin: tuple[int, int] = (0, 0)
+    costs: tuple[float | None, ...] = ()
 
 
 def default_canvas(task: EditTask) -> CanvasOptions:
@@ -127,6 +130,7 @@ def edit(
         summary=report.summary(),
         badge=report.badge(),
         sources=tuple(picture for picture, _ in pairs for _ in range(count)),
+        costs=report.costs(),
     )
 
 
@@ -202,9 +206,20 @@ def extend(
         mask=used,
         report="\n\n".join(done.report for done in made),
         summary=" | ".join(done.summary for done in made),
+        badge=_badge(backend, made),
+        costs=tuple(cost for done in made for cost in done.costs),
         sources=sources,
         origin=(sides.top, sides.left),
     )
+
+
+def _badge(backend: Backend, made: Sequence[Edit]) -> str:
+    """The badge of all steps of an extension, which are paid for one by one."""
+    costs = [cost for done in made for cost in done.costs]
+    if len(made) == 1 or not costs:
+        return made[-1].badge
+    cached = all(FROM_CACHE in done.badge for done in made)
+    return f"{backend.name}: {price_words(costs, cached)}"
 
 
 def check_image(image: Tensor) -> None:

@@ -61,6 +61,10 @@ class Report:
         """What the remote jobs so far cost; empty if there are none."""
         return _spend_line(list(self._results.values())) if self._results else ""
 
+    def costs(self) -> tuple[float | None, ...]:
+        """US dollars per remote job, None where the price is unknown."""
+        return tuple(result.cost for result in self._results.values())
+
     def badge(self) -> str:
         """Where it was made and, if it was for money, at what price, in a few words."""
         price = _price(list(self._results.values())) if self._results else ""
@@ -115,9 +119,15 @@ def _spend_line(results: Sequence[EditResult]) -> str:
 
 
 def _price(results: Sequence[EditResult]) -> str:
-    known = [result.cost for result in results if result.cost is not None]
-    unknown = len(results) - len(known)
-    free = f"$0, {FROM_CACHE}" if all(FROM_CACHE in r.notes for r in results) else "$0"
+    cached = all(FROM_CACHE in result.notes for result in results)
+    return price_words([result.cost for result in results], cached)
+
+
+def price_words(costs: Sequence[float | None], cached: bool) -> str:
+    """What jobs cost together, US dollars each and None where the price is unknown."""
+    known = [cost for cost in costs if cost is not None]
+    unknown = len(costs) - len(known)
+    free = f"$0, {FROM_CACHE}" if cached else "$0"
     parts = [f"about ${sum(known):.3f}" if sum(known) else free] if known else []
     parts += [f"{unknown} at an unknown price"] if unknown else []
     return " and ".join(parts)

@@ -379,3 +379,12 @@ def test_the_badge_says_what_must_be_known_of_a_backend() -> None:
     done = edit(picture(), square(), RECIPE, HARD, backend, RecordingProgress())
     assert done.badge == "colour: not OneReward"
     assert done.summary.startswith("colour: not OneReward, ")
+
+
+def test_the_badge_of_an_extension_adds_up_what_its_steps_cost() -> None:
+    recipe = replace(RECIPE, task=EditTask.EXTEND)
+    image, backend = picture(1, 40, 40), RemoteColourBackend()
+    done = extend(image, "right 100", "center", 0, recipe, None, backend, RecordingProgress())
+    assert len(done.costs) > 1
+    assert done.badge == f"{backend.name}: about ${sum(filter(None, done.costs)):.3f}"
+    assert done.summary.count("cost: about $0.010") == len(done.costs)
