@@ -32,7 +32,7 @@ from .contracts import (
     ProgressSink,
 )
 from .errors import ContentPolicyError, InputError, OneRewardError
-from .jobs import Job, failure_of, run_jobs
+from .jobs import Bar, Job, failure_of, run_jobs
 from .pieces import Outputs, Piece, split
 from .reports import Report, price_words
 
@@ -106,12 +106,13 @@ def edit(
     count = recipe.num_images
     outputs = Outputs(image, pairs, plans, count)
     pieces = split(plans, count, backend.capabilities.images_per_run or count)
+    bar = Bar(progress, len(pieces))
     jobs = [
         Job(
             piece.name,
             partial(_request, recipe, image[pairs[piece.pair][0]], piece),
             # Shown on the first variation, so that crops already done stay visible.
-            CropProgress(progress, outputs.images[piece.first], piece.crop, number, len(pieces)),
+            CropProgress(progress, bar, number, outputs.images[piece.first], piece.crop),
         )
         for number, piece in enumerate(pieces)
     ]
@@ -237,9 +238,9 @@ class CropProgress:
     """One crop's progress as a part of the whole edit's, its preview shown on the picture."""
 
     def __init__(
-        self, whole: ProgressSink, picture: Tensor, crop: Crop, number: int, total: int
+        self, whole: ProgressSink, bar: Bar, number: int, picture: Tensor, crop: Crop
     ) -> None:
-        self._whole, self._number, self._total = whole, number, total
+        self._whole, self._bar, self._number = whole, bar, number
         self._picture, self._crop = picture, crop
         self._placed: PlacedPreview | None = None
 
@@ -247,7 +248,7 @@ class CropProgress:
         if preview is not None:
             self._placed = self._placed or PlacedPreview(self._picture, self._crop)
             preview = self._placed.paste(preview)
-        self._whole.step(self._number * total + value, self._total * total, preview)
+        self._bar.step(self._number, value, total, preview)
 
     def status(self, text: str) -> None:
         self._whole.status(text)

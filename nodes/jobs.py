@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .contracts import Backend, EditRequest, EditResult, ProgressSink
 from .errors import (
@@ -18,6 +19,9 @@ from .errors import (
     PartialFailureError,
     RemoteError,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What fails one job for these reasons fails all of them.
 HOPELESS = (BalanceError, CredentialsError, InputError, JournalError)
@@ -86,7 +90,8 @@ def _side_by_side(
             shared.check_interrupted()
             if hopeless.is_set():
                 return OneRewardError("Not sent, for the same reason as the job before it.")
-            return backend.run(job.request(), JobProgress(shared, board, number))
+            sink = JobProgress(shared, board, number, job.progress)
+            return backend.run(job.request(), sink)
         except OneRewardError as error:
             if isinstance(error, HOPELESS):
                 hopeless.set()
@@ -110,6 +115,22 @@ def _side_by_side(
         except BaseException as error:  # an interruption: the other threads must stop too
             shared.stop(error)
             raise
+
+
+class Bar:
+    """One bar of several parts of the same size, which may move at the same time."""
+
+    def __init__(self, sink: ProgressSink, parts: int) -> None:
+        self._sink, self._lock = sink, threading.Lock()
+        self._done, self._finest = [0.0] * parts, 1
+
+    def step(self, part: int, value: int, total: int, preview: Tensor | None = None) -> None:
+        """`value` of `total` steps of that part are done."""
+        with self._lock:
+            self._done[part] = value / total
+            self._finest = max(self._finest, total)
+            whole = round(sum(self._done) * self._finest)
+            self._sink.step(whole, len(self._done) * self._finest, preview)
 
 
 class SharedProgress:
@@ -138,13 +159,15 @@ class SharedProgress:
 
 
 class JobProgress:
-    """One job's progress: its words go to the board. The bar moves when its result is pasted."""
+    """One job's progress: its words go to the board, its steps to its part of the bar."""
 
-    def __init__(self, shared: SharedProgress, board: StatusBoard, number: int) -> None:
-        self._shared, self._board, self._number = shared, board, number
+    def __init__(
+        self, shared: SharedProgress, board: StatusBoard, number: int, part: ProgressSink
+    ) -> None:
+        self._shared, self._board, self._number, self._part = shared, board, number, part
 
     def step(self, value: int, total: int, preview: object = None) -> None:
-        self.status(f"step {value} of {total}")
+        self._part.step(value, total)
 
     def status(self, text: str) -> None:
         self._board.say(self._number, text)

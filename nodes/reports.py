@@ -114,7 +114,8 @@ def _result_line(name: str, result: EditResult) -> str:
 
 def _spend_line(results: Sequence[EditResult]) -> str:
     session = max((r.session_cost for r in results if r.session_cost is not None), default=None)
-    so_far = "" if session is None else f"; about ${session:.3f} this session"
+    dollars = f"about ${session:.3f}" if session else "$0"
+    so_far = "" if session is None else f"; {dollars} this session"
     return f"cost: {_price(results)}{so_far}"
 
 
@@ -127,7 +128,7 @@ def price_words(costs: Sequence[float | None], cached: bool) -> str:
     """What jobs cost together, US dollars each and None where the price is unknown."""
     known = [cost for cost in costs if cost is not None]
     unknown = len(costs) - len(known)
-    free = f"$0, {FROM_CACHE}" if cached else "$0"
+    free = f"$0, {FROM_CACHE}" if cached else "free"
     parts = [f"about ${sum(known):.3f}" if sum(known) else free] if known else []
     parts += [f"{unknown} at an unknown price"] if unknown else []
     return " and ".join(parts)

@@ -165,6 +165,7 @@ BROKEN = {
     "a url that is a number": b'{"studio": {"url": 8000}}',
     "a word nobody reads": b'{"studio": {"url": "https://gpu", "key": "id:secret"}}',
     "a variable that is no text": b'{"studio": {"url": "https://gpu", "key_env": 5}}',
+    "an authority that is no text": b'{"studio": {"url": "https://gpu", "ca": false}}',
 }
 
 
@@ -187,7 +188,7 @@ def test_the_remedy_can_be_copied_into_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as failure:
         server_names(tmp_path)
     example = re.search(r"\{.*\}", str(failure.value).partition("Write servers.json as")[2])
-    assert example is not None and set(json.loads(example[0])["name"]) == {"url", "key_env"}
+    assert example is not None and set(json.loads(example[0])["name"]) == {"url", "key_env", "ca"}
 
 
 def test_the_file_cannot_rename_fal(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from onereward_pack.nodes.errors import (
     RateLimitError,
     RemoteError,
 )
-from onereward_pack.nodes.jobs import SHOWN, Job, failure_of, run_jobs
+from onereward_pack.nodes.jobs import SHOWN, Bar, Job, failure_of, run_jobs
 
 Work = Callable[[int, ProgressSink], None]
 RECIPE = EditRecipe(task=EditTask.FILL, prompt="a cat")
@@ -70,9 +70,9 @@ class WorkingBackend:
         self, count: int, progress: ProgressSink | None = None
     ) -> Iterator[EditResult | OneRewardError]:
         sink = progress or RecordingProgress()
-        return run_jobs(self, [self._job(n, sink) for n in range(count)], sink)
+        return run_jobs(self, [self.job(n, sink) for n in range(count)], sink)
 
-    def _job(self, number: int, sink: ProgressSink) -> Job:
+    def job(self, number: int, sink: ProgressSink) -> Job:
         return Job(f"crop {number}", lambda: RECIPE.on(*PIXELS, seed=number, num_images=1), sink)
 
 
@@ -280,17 +280,32 @@ def test_one_job_speaks_for_itself_and_many_share_a_line() -> None:
     assert shared.texts == [f"{n} of 3 done | {n + 1}: at {n}" for n in range(3)]
 
 
-def test_the_line_shows_a_few_jobs_only_and_steps_do_not_move_the_bar() -> None:
+def test_the_line_shows_a_few_jobs_only() -> None:
     sink, together = RecordingProgress(), threading.Barrier(8)
 
     def work(number: int, progress: ProgressSink) -> None:
-        progress.step(number, 28)
+        progress.status("running")
         together.wait(10)
 
     list(WorkingBackend(work, 8).start(8, sink))
     longest = max(sink.texts, key=len)
-    assert longest.startswith("0 of 8 done | 1: step 0 of 28 | ") and longest.count("|") == SHOWN
-    assert sink.steps == []
+    assert longest.startswith("0 of 8 done | 1: running | ") and longest.count("|") == SHOWN
+
+
+def test_a_jobs_steps_move_its_own_progress_and_are_no_words() -> None:
+    sinks = [RecordingProgress() for _ in range(3)]
+    backend = WorkingBackend(lambda number, progress: progress.step(number, 28), 3)
+    list(run_jobs(backend, [backend.job(n, sink) for n, sink in enumerate(sinks)], sinks[0]))
+    assert [sink.steps for sink in sinks] == [[(n, 28)] for n in range(3)]
+    assert [sink.texts for sink in sinks] == [[]] * 3
+
+
+def test_the_bar_is_the_sum_of_its_parts_in_the_finest_steps_so_far() -> None:
+    sink = RecordingProgress()
+    bar = Bar(sink, 4)
+    for part, value, total in [(2, 1, 28), (0, 14, 28), (2, 28, 28), (0, 1, 1), (2, 0, 28)]:
+        bar.step(part, value, total)
+    assert sink.steps == [(1, 112), (15, 112), (42, 112), (56, 112), (28, 112)]
 
 
 def test_the_failure_of_the_only_job_is_its_own_with_the_seed() -> None:

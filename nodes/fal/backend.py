@@ -110,7 +110,8 @@ class FalBackend:
             return
         estimate = sum(self._price.of(each) for each in pixels)
         self._check_caps(estimate)
-        progress.status(f"{self.name}: {size}, about ${estimate:.3f}")
+        cost = f"about ${estimate:.3f}" if estimate else "free"
+        progress.status(f"{self.name}: {size}, {cost}")
 
     def foresee(self, pixels: Sequence[int]) -> tuple[float | None, str]:
         """What new jobs of so many pixels each would cost, about, in US dollars, None if that is

@@ -67,7 +67,7 @@ class FalClient:
     def __init__(self, server: Server, key: str | None) -> None:
         self.server = server
         self._auth = KeyAuth(key) if key else NoAuth()
-        self._session = new_session()
+        self._session = new_session(server.ca)
 
     def close(self) -> None:
         self._session.close()
@@ -139,7 +139,7 @@ class FalClient:
         """
         for _ in range(2):
             # A connection of its own: the session's may be in use by a call that was left behind.
-            with new_session() as session:
+            with new_session(self.server.ca) as session:
                 try:
                     reply = self._exchange(session, "PUT", job.cancel_url, timeout=CANCEL_TIMEOUT)
                 except RemoteError as error:

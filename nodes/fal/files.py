@@ -14,7 +14,7 @@ from .client import FalClient
 from .failures import error_of, tidy
 from .retries import patiently
 from .schemas import File, lifecycle
-from .servers import host_of
+from .servers import Server, host_of
 from .transport import ConnectionLost, Reply, exchange, new_session
 from .waiting import Waiting
 
@@ -96,7 +96,7 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
                 "not one of its own hosts. Nothing was sent there. A smaller target on OneReward "
                 "Canvas needs no upload."
             )
-    reply = patiently(partial(_put, str(upload_url), data), waiting)
+    reply = patiently(partial(_put, client.server, str(upload_url), data), waiting)
     if not reply.ok:
         raise RemoteError(
             f"The picture could not be uploaded: {host_of(upload_url)} answered {reply.status}. "
@@ -106,8 +106,8 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
     return str(file_url)
 
 
-def _put(url: str, data: bytes) -> Reply:
-    with new_session() as session:
+def _put(server: Server, url: str, data: bytes) -> Reply:
+    with new_session(server.ca) as session:
         return exchange(
             session, "PUT", url, auth=NoAuth(), timeout=UPLOAD_TIMEOUT,
             headers={"Content-Type": PNG}, data=data,
@@ -123,7 +123,7 @@ def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
                 f"The result lies on {host_of(url)}, which is not one of {client.server.name}'s "
                 "hosts, so it was not fetched."
             )
-        reply = waiting.call(partial(_get, url))
+        reply = waiting.call(partial(_get, client.server, url))
         if not (300 <= reply.status < 400 and "Location" in reply.headers):
             break
         url = _next(url, reply.headers["Location"])
@@ -140,8 +140,8 @@ def _next(url: str, location: str) -> str:
         return location
 
 
-def _get(url: str) -> Reply:
-    with new_session() as session:
+def _get(server: Server, url: str) -> Reply:
+    with new_session(server.ca) as session:
         return exchange(
             session, "GET", url, auth=NoAuth(), timeout=DOWNLOAD_TIMEOUT, max_bytes=LARGEST_FILE
         )

@@ -29,6 +29,7 @@ from .journal import SESSION, Caps, Entry, Journal, State
 from .kept import Kept
 from .pricing import Price
 from .schemas import Output, Status, Submission
+from .steps import Steps
 from .waiting import NoProgress, Waiting
 
 LOG = logging.getLogger("onereward")
@@ -186,9 +187,9 @@ class JobRunner:
             raise
 
     def _wait(self, job: Submission, progress: ProgressSink, waiting: Waiting) -> Status:
-        seen = 0
+        seen, steps = 0, Steps(progress)
         while True:
-            status = self._client.status(job, waiting)
+            status = steps.take(self._client.status(job, waiting))
             for line in status.logs[seen:]:
                 LOG.info("%s: %s", job.request_id, line)
             seen = len(status.logs)

@@ -6,7 +6,8 @@ import ipaddress
 import json
 import os
 import re
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -18,9 +19,10 @@ SERVERS_FILE = "servers.json"
 FAL_NAME = "fal"
 ENDPOINT = "fal-ai/onereward"
 FAL_MEDIA = ("fal.media", "storage.googleapis.com")
+FIELDS = {"url", "key_env", "ca"}
 REMEDY = (
-    f'Write {SERVERS_FILE} as {{"name": {{"url": "https://...", "key_env": "VARIABLE"}}}}, where '
-    "key_env may be left out."
+    f'Write {SERVERS_FILE} as {{"name": {{"url": "https://...", "key_env": "VARIABLE", '
+    f'"ca": "FILE"}}}}, where key_env and ca may be left out.'
 )
 # Scheme, host and port with nothing that two programs could read in two ways: no user, no
 # backslash, no blank, ASCII only.
@@ -37,6 +39,8 @@ class Server:
         media_hosts: where results may lie, besides the queue's own origin.
         key_env: the environment variable with its key; None for fal's own rules.
         priced: it sends bills, so an unknown price is a reason to stop at a spend cap.
+        ca: the certificates (PEM) that it is checked against, for a server whose authority the
+            machine does not know; None for those it knows.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Server:
     media_hosts: tuple[str, ...] = ()
     key_env: str | None = None
     priced: bool = False
+    ca: Path | None = None
 
     def trusts(self, url: str) -> bool:
         """Whether the key may go to `url`: the queue's own scheme, host and port only."""
@@ -85,8 +90,9 @@ def find_server(name: str, folder: Path) -> Server:
         known = ", ".join([FAL_NAME, *entries])
         raise InputError(f'There is no server "{name}". Choose one of {known}, or name it in '
                          f"{folder / SERVERS_FILE}.")  # fmt: skip
-    entry = entries[name]
-    return _at(entry["url"], f'{SERVERS_FILE}, "{name}"', name=name, key_env=entry.get("key_env"))
+    entry, place = entries[name], f'{SERVERS_FILE}, "{name}"'
+    server = _at(entry["url"], place, name=name, key_env=entry.get("key_env"))
+    return replace(server, ca=_authority(folder / entry["ca"], place)) if "ca" in entry else server
 
 
 def server_names(folder: Path) -> list[str]:
@@ -115,6 +121,20 @@ def _checked(url: str, place: str) -> str:
             "http://127.0.0.1:8000."
         )
     return url.rstrip("/")
+
+
+def _authority(file: Path, place: str) -> Path:
+    """The file, if certificates can be read from it."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (OSError, ValueError) as error:  # ssl's own errors are some of these
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{file} ({place}) holds no certificates that can be used ({why}). "
+            "Let ca name the PEM file of the authority that signed the server's certificate; a "
+            f"name without a folder is looked for beside {SERVERS_FILE}."
+        ) from error
+    return file
 
 
 def _without_secrets(url: str) -> str:
@@ -175,5 +195,5 @@ def _check_entry(file: Path, name: str, entry: object) -> None:
         raise InputError(f'{file} names a server "{FAL_NAME}", which is fal itself. Rename it.')
     if not isinstance(entry, dict) or not isinstance(entry.get("url"), str):
         raise InputError(f'{file}: "{name}" has no url. {REMEDY}')
-    if set(entry) - {"url", "key_env"} or not isinstance(entry.get("key_env", ""), str):
-        raise InputError(f'{file}: "{name}" may hold url and key_env, both text. {REMEDY}')
+    if set(entry) - FIELDS or not all(isinstance(value, str) for value in entry.values()):
+        raise InputError(f'{file}: "{name}" may hold url, key_env and ca, all text. {REMEDY}')

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -148,9 +149,14 @@ class _NoRedirects(requests.Session):
         return None
 
 
-def new_session() -> requests.Session:
-    """A session that keeps connections, and no cookies. Proxies of the environment count."""
+def new_session(ca: Path | None = None) -> requests.Session:
+    """A session that keeps connections, and no cookies. Proxies of the environment count.
+
+    Args:
+        ca: the certificates that a service is checked against; None for those the machine knows.
+    """
     session = _NoRedirects()
+    session.verify = True if ca is None else str(ca)
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = USER_AGENT
     adapter = HTTPAdapter(max_retries=0)
@@ -185,6 +191,7 @@ def exchange(
         with session.request(
             method, url, auth=auth, headers=dict(headers or {}), timeout=timeout,
             data=data, stream=True, allow_redirects=False,
+            verify=session.verify,  # said here, the environment does not replace a file
         ) as response:  # fmt: skip
             head = response.headers
             body = _read(response, max_bytes, url)

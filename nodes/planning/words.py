@@ -32,6 +32,8 @@ def money(price: float | None) -> str:
     """US dollars in words."""
     if price is None:
         return "price unknown"
+    if price == 0:
+        return "free"
     return "under $0.001" if 0 < price < 0.001 else f"about ${price:.3f}"
 
 

@@ -208,7 +208,8 @@ export class NodePanel {
 
 function badgeOf({ kind, backend, price }) {
   if (kind === "preview") return `${backend}: not OneReward`
-  return price == null ? backend : `${backend}: about $${price.toFixed(3)}`
+  if (price == null) return backend
+  return `${backend}: ${price === 0 ? "free" : `about $${price.toFixed(3)}`}`
 }
 
 function links({ before, after, outline, seed, flagged }) {
