@@ -15,13 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "comfyui_onereward"
 
 
-def main() -> int:
+def register() -> None:
+    """Makes the pack the package of that name in this process, once."""
+    if PACKAGE in sys.modules:
+        return
     spec = spec_from_file_location(
         PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     if spec is None:
         raise ImportError(f"{ROOT / '__init__.py'} is missing. Install the pack again.")
     sys.modules[PACKAGE] = module_from_spec(spec)
+
+
+def main() -> int:
+    register()
     return import_module(f"{PACKAGE}.local_backend.cli").main(sys.argv[1:])
 
 

@@ -22,7 +22,7 @@ from ..nodes.contracts import (
 )
 from ..nodes.conversions import decode_image, decode_mask, encode_png
 from ..nodes.editing import Edit, edit, extend
-from ..nodes.errors import InputError, OneRewardError
+from ..nodes.errors import InputError, MissingDependencyError, OneRewardError
 from ..nodes.recipes import make_recipe, text_prompt
 from .bench.options import WEIGHTS, Options
 from .demo import run_demo
@@ -33,14 +33,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROGRAM = "python -m local_backend"
+SERVER_COMMANDS = {
+    "serve": "serve the model behind fal's protocol, for the nodes and fal's clients",
+    "keys": "make, list and revoke the keys of that server",
+}
+SERVER_REQUIREMENTS = Path(__file__).resolve().parent / "server" / "requirements.txt"
 INTERRUPTED = 130  # what a shell reports for Ctrl+C
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        if arguments and arguments[0] in SERVER_COMMANDS:
+            _run_server(arguments)
+        else:
+            options = _parser().parse_args(arguments)
+            options.run(options)
     except OneRewardError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -66,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_task(commands, task)
     _add_compare(commands)
     _add_bench(commands)
+    for name, words in SERVER_COMMANDS.items():  # for the list: they have a parser of their own
+        commands.add_parser(name, help=words)
     return parser
 
 
@@ -165,6 +175,17 @@ def _add_numbers(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="start of the random numbers, default 0")
     add("--steps", type=int, default=28, help="denoising steps, default 28")
     add("--cfg", type=float, default=4.0, help="true classifier-free guidance, default 4")
+
+
+def _run_server(arguments: Sequence[str]) -> None:
+    try:
+        from .server.command import run
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"The package {error.name} is not installed. Run: "
+            f'"{sys.executable}" -m pip install -r "{SERVER_REQUIREMENTS}"'
+        ) from error
+    run(arguments)
 
 
 def _demo(options: argparse.Namespace) -> None:

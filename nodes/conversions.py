@@ -54,6 +54,13 @@ def encode_png(picture: Tensor, *, fast: bool = False) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(picture: Tensor) -> bytes:
+    """float [H, W, 3] as a JPEG of quality 95, colours at full resolution."""
+    buffer = io.BytesIO()
+    Image.fromarray(_to_8_bit(picture)).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
 def to_bytes(pixels: Tensor) -> bytes:
     """The 8-bit values that a PNG of these pixels would hold, of any shape, in order."""
     return _to_8_bit(pixels).tobytes()

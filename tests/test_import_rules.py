@@ -16,6 +16,7 @@ COMFY = {"comfy", "comfy_api", "server", "folder_paths"}
 PURE = {"nodes.contracts", "nodes.errors"}
 FRONT = PURE | {"nodes.canvas", "nodes.editing", "nodes.backends", "nodes.recipes"}
 LIGHT = {"torch", "numpy", "safetensors", "local_backend.checkpoints"} | PURE
+SERVER = {"local_backend.server"} | PURE
 NODE = {"comfy_api", "nodes.sockets", "nodes.user_folder"} | FRONT
 
 # Module or room -> what it may import besides the standard library. The first match counts.
@@ -96,6 +97,16 @@ RULES: dict[str, set[str]] = {
     "local_backend.preview_model.training": TENSORS
     | {"diffusers", "transformers", "tokenizers", "safetensors", "regex"}
     | {"local_backend.preview_model.training"},
+    # The server: its painter alone reaches the models, and its cluster Ray.
+    "local_backend.server.app": {"ray", "local_backend.__main__"},
+    "local_backend.server.cluster": {"ray", "torch"} | SERVER,
+    "local_backend.server.ray_pool": {"ray"} | SERVER,
+    "local_backend.server.command": {"uvicorn"} | SERVER,
+    "local_backend.server.fetch": {"httpcore"} | SERVER,
+    "local_backend.server.addresses": {"httpcore"} | SERVER,
+    "local_backend.server.pictures": {"PIL", "torch", "nodes.conversions"} | SERVER,
+    "local_backend.server.painting": {"torch", "local_backend", "nodes.conversions"} | FRONT,
+    "local_backend.server": {"fastapi", "starlette", "pydantic", "sqlalchemy"} | SERVER,
     "local_backend": TENSORS | PURE | {"local_backend"}
     | {"diffusers", "transformers", "safetensors", "accelerate", "gguf", "psutil"},
 }  # fmt: skip
