@@ -135,6 +135,7 @@ async def batch(server: RayCluster, kill: bool = False) -> tuple[float, str]:
         ends = asyncio.gather(*(completed(session, one) for one in told))
         if kill:
             await completed(session, told[3])
+            await asyncio.sleep(0.2)  # by then each is in the middle of its next
             os.kill(server.replicas("Painter")[0], signal.SIGKILL)
         await asyncio.wait_for(ends, LIMIT)
         seconds = time.perf_counter() - start
