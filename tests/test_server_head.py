@@ -169,7 +169,7 @@ def test_cancels_are_answered_with_fals_words(tmp_path: Path) -> None:
             assert result.headers["X-Fal-Error-Type"] == "client_cancelled"
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()), "x", "%00", "..%2f..", "a" * 5000])
+@pytest.mark.parametrize("name", [str(uuid.UUID(int=7)), "x", "%00", "..%2f..", "a" * 5000])
 def test_an_unknown_job_is_not_found(site: Site, name: str) -> None:
     for method, end in (("GET", ""), ("GET", "/status"), ("PUT", "/cancel")):
         answer = site.ask(method, f"{APP}/requests/{name}{end}")
