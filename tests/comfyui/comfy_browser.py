@@ -88,7 +88,7 @@ class FrontEnd:
         self.label = label
         self.complaints: list[str] = []
         self._pictures = pictures
-        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error.stack}"))
         page.on("console", self._hear)
         page.on("response", self._look)
         page.add_init_script(BANNER_OFF)
