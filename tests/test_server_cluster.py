@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+import torch
 from fakes.live_server import arguments, submit
 from fakes.ray_cluster import RayCluster
 from onereward_pack.local_backend.server.cluster import plan
@@ -203,12 +204,18 @@ def painted_here(painting: Painting, body: dict[str, Any]) -> bytes:
     image, mask = (base64.b64decode(body[name].partition(",")[2]) for name in PICTURES)
     work = Work("here", checked.model_dump(exclude=set(PICTURES)), image, mask, 10**6)
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as Ray has it for a painter of one CPU; more round otherwise
+
     async def run() -> bytes:
         *_, done = [event async for event in painting.events(work)]
         assert isinstance(done, Done)
         return done.images[0]
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_cancelled_job_frees_its_replica(server: RayCluster) -> None:

@@ -63,6 +63,8 @@ def _painters(settings: Settings, gpus: float, most: int) -> dict[str, Any]:
         "max_replicas": most,
         "target_ongoing_requests": 1,
         "upscale_delay_s": UPSCALE_DELAY,
+        "metrics_interval_s": 1,
+        "look_back_period_s": 3,
     }
     return {
         "max_ongoing_requests": 1,

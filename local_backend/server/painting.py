@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...nodes.canvas.masks import fit_mask
+from ...nodes.canvas.options import CanvasOptions
 from ...nodes.contracts import Backend, EditRecipe, EditTask
 from ...nodes.conversions import encode_jpeg, encode_png
 from ...nodes.editing import edit
@@ -28,6 +29,11 @@ from .work import Done, Event, Failed, Line, Started, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+# A mask on the wire is taken at its word: who sent it has grown it, or wants it as it is. The seam
+# of a cut picture is hidden in a few pixels beside it.
+CANVAS = CanvasOptions(grow=0, blend=8, clean=False)
 
 
 class Stopped(Exception):
@@ -107,7 +113,7 @@ def paint(
 ) -> Tensor:
     """float [num_images, h, w, 3]. A picture that fits the model is given to it as it is, as the
     nodes' crops are, so that what comes back is what the model made on their own machine; any
-    other picture is cut and stitched, and stays as it was outside of the mask.
+    other picture is cut and stitched, and stays as it was but for CANVAS's blend beside the mask.
     """
     height, width = image.shape[1:3]
     fits = not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE)
@@ -116,7 +122,7 @@ def paint(
         binary = (mask >= 0.5).float()
         request = recipe.on(image, binary, seed=recipe.seed, num_images=recipe.num_images)
         return backend.run(request, progress).images
-    return edit(image, mask, recipe, None, backend, progress).images
+    return edit(image, mask, recipe, CANVAS, backend, progress).images
 
 
 class LocalPool:

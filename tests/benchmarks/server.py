@@ -1,9 +1,10 @@
 """What the fal-compatible server costs and stands, on this machine's loopback and preview model.
 
-    python tests/benchmarks/server.py [--quick] [--only throughput overhead load]
+    python tests/benchmarks/server.py [--quick] [--only throughput overhead load scaling]
 
 throughput: 16 jobs on one Ray replica and on two, and on two of which one is killed.
 overhead: from the POST until the status stream says COMPLETED, less the sampler's own seconds.
+scaling: how long a backlog waits for a second replica where one is up and two are allowed.
 load: 100 clients at once, each sends a job, asks every 0.5 s, and takes the result.
 """
 
@@ -34,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fakes.live_server import ENDPOINT, LiveServer, arguments
 from fakes.ray_cluster import RayCluster
 
-PARTS = ("throughput", "overhead", "load")
+PARTS = ("throughput", "overhead", "load", "scaling")
 JOBS, STEPS = 16, 8
 CLIENTS, POLL = 100, 0.5
 LIMIT = 300.0  # seconds that any one step may take
@@ -150,9 +151,34 @@ async def batch(server: RayCluster, kill: bool = False) -> tuple[float, str]:
     return seconds, f"{lost} lost, {doubled} doubled, {again} run again"
 
 
-def on_cluster(replicas: int, run: Callable[[RayCluster], Any]) -> Any:
+async def backlog(server: RayCluster) -> str:
+    """Seconds until a second painter is there, and until it paints."""
+    async with client_of(server) as session:
+        await timed(session)
+        start = time.perf_counter()
+        told = [await submit(session, arguments(steps=900, acceleration="none")) for _ in range(3)]
+        words = []
+        for reached in (lambda: len(server.replicas("Painter")) == 2, None):
+            while True:
+                await asyncio.sleep(0.2)
+                states = []
+                for one in told:
+                    async with session.get(one["status_url"]) as answer:
+                        states.append((await answer.json())["status"])
+                if states.count("COMPLETED"):
+                    return "not before the first job was done"
+                if reached() if reached else states.count("IN_PROGRESS") == 2:
+                    break
+            words.append(f"{time.perf_counter() - start:.1f} s")
+        for one in told:
+            async with session.put(one["cancel_url"]) as answer:
+                await answer.read()
+    return f"there after {words[0]}, painting after {words[1]}"
+
+
+def on_cluster(replicas: int, run: Callable[[RayCluster], Any], least: int | None = None) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"min_replicas": replicas, "max_replicas": replicas, "gpus": 0}
+        settings = {"min_replicas": least or replicas, "max_replicas": replicas, "gpus": 0}
         with RayCluster(Path(folder), **settings) as server:
             return run(server)
 
@@ -180,7 +206,11 @@ def clusters(parts: Sequence[str], count: int) -> list[Row]:
             seconds, fate = asyncio.run(batch(server, kill=True))
             rows.append((f"{JOBS} jobs, 2 replicas, one killed", f"{seconds:.2f} s; {fate}"))
 
-    on_cluster(2, two)
+    if {"throughput", "overhead"} & set(parts):
+        on_cluster(2, two)
+    if "scaling" in parts:
+        words = on_cluster(2, lambda server: asyncio.run(backlog(server)), least=1)
+        rows.append(("a backlog's second replica", words))
     return rows
 
 
@@ -245,7 +275,7 @@ def main() -> int:
     if "load" in options.only:
         load = on_one_box(lambda server: asyncio.run(crowd(server, seconds)))
         rows += load_rows(load, seconds)
-    if {"throughput", "overhead"} & set(options.only):
+    if {"throughput", "overhead", "scaling"} & set(options.only):
         rows += clusters(options.only, count)
     for name, words in rows:
         print(f"{name:36} {words}")

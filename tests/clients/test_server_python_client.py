@@ -13,7 +13,7 @@ from fakes.official_clients import python_client
 from PIL import Image, ImageChops, ImageStat
 
 CANCELLED = [499, "Request was cancelled", "client_cancelled"]
-RING = 8 + 16  # the canvas grows a mask by 8 px and blends over 16
+RING = 8  # pixels beside the mask that the seam is hidden in
 
 
 @pytest.fixture
