@@ -6,11 +6,13 @@ import argparse
 import asyncio
 import ipaddress
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any, get_origin
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -75,27 +77,53 @@ def _serve(options: argparse.Namespace) -> None:
     from .head import Head, make_app  # torch and diffusers, which keys need not wait for
     from .painting import LocalPool, Painting
 
-    if bool(options.tls_cert) != bool(options.tls_key):
-        raise InputError("TLS needs both --tls-cert and --tls-key. Give the missing one.")
+    _check_tls(options.tls_cert, options.tls_key)
+    settings, listener = _prepare(options)
+    with listener:
+        _first_key(settings)
+        painting = Painting(settings)
+        page = f"API page {settings.public_url}/docs"
+        config = uvicorn.Config(
+            make_app(Head(settings, LocalPool(painting))), log_level="warning", access_log=False,
+            timeout_graceful_shutdown=GRACE, ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key, server_header=False,
+        )  # fmt: skip
+        server = _Server(config, f"Serving {painting.name} at {settings.public_url}, {page}")
+        asyncio.run(server.serve([listener]))
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Settings, socket.socket]:
+    """The settings with the address that clients are told, and the socket they will reach."""
     given = _given(options)
     if "public_url" not in given and not _is_loopback(options.host):
         raise InputError(
             f"--host {options.host} is open to others, so the server must know what they call it. "
             "Give --public-url, such as https://gpu.example.com:8000."
         )
+    make_settings(given)  # before the port is taken
     listener = _listen(options.host, options.port)
     scheme = "https" if options.tls_cert else "http"
-    port = listener.getsockname()[1]
-    settings = make_settings({"public_url": f"{scheme}://{options.host}:{port}", **given})
-    _first_key(settings)
-    painting = Painting(settings)
-    where = f"Serving {painting.name} at {settings.public_url}"
-    config = uvicorn.Config(
-        make_app(Head(settings, LocalPool(painting))), log_level="warning", access_log=False,
-        timeout_graceful_shutdown=GRACE, ssl_certfile=options.tls_cert,
-        ssl_keyfile=options.tls_key, server_header=False,
-    )  # fmt: skip
-    asyncio.run(_Server(config, f"{where}, API page {settings.public_url}/docs").serve([listener]))
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    here = f"{scheme}://{host}:{listener.getsockname()[1]}"
+    settings = make_settings({"public_url": here, **given})
+    told = urlsplit(settings.public_url)
+    if told.scheme == "http" and not _is_loopback(told.hostname or ""):
+        _say("Keys and pictures are sent in the clear: public_url is http. See the guide for TLS.")
+    return settings, listener
+
+
+def _check_tls(certificate: str | None, key: str | None) -> None:
+    if bool(certificate) != bool(key):
+        raise InputError("TLS needs both --tls-cert and --tls-key. Give the missing one.")
+    if certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:  # ssl's own errors are some of these
+        raise InputError(
+            f"{certificate} and {key} cannot be used for TLS ({error.strerror or error}). Give a "
+            "certificate and its private key, both PEM files."
+        ) from error
 
 
 def _keys(options: argparse.Namespace) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+import requests
 from fakes.live_server import LiveServer, arguments, follow, submit, wait_until_runs
 from fakes.official_clients import python_client
 
@@ -139,6 +141,18 @@ said = failure(fal_client.submit, APP, ARGUMENTS, webhook_url="https://example.c
 """
     code, message, kind = python_client(script, server)
     assert (code, kind) == (400, "bad_request") and "ebhook" in message
+
+
+def test_a_direct_call_whose_client_hangs_up_is_cancelled(server: LiveServer) -> None:
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.post(
+            f"{server.url}/run/fal-ai/onereward", json=arguments(steps=1000), timeout=2,
+            headers={"Authorization": f"Key {server.key}"}, verify=str(server.ca_file),
+        )  # fmt: skip
+    end = time.monotonic() + 10
+    while server.call("GET", "/health").json() != {"status": "ok", "queued": 0, "running": 0}:
+        assert time.monotonic() < end, "the job of nobody still runs"
+        time.sleep(0.1)
 
 
 def test_jobs_and_results_survive_a_restart(server: LiveServer) -> None:
