@@ -6,6 +6,7 @@ import json
 import time
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -154,18 +155,7 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
         job, ahead = accepted
         return reply(replies.submission(job, ahead, queue.settings), job.id)
 
-    def route(path: str, method: str, **about: Any) -> Callable[[Route], Route]:
-        """On the endpoint's own path and on any below it, as clients ask either way."""
-
-        def add(function: Route) -> Route:
-            for base, shown in ((endpoint, True), (endpoint + "/{sub:path}", False)):
-                router.add_api_route(
-                    f"{base}/requests/{{request_id}}{path}", function, methods=[method],
-                    include_in_schema=shown, **about,
-                )  # fmt: skip
-            return function
-
-        return add
+    route = partial(_route, router, endpoint)
 
     @route("/status", "GET", response_model=Status, responses={202: {"model": Status}, **GONE})
     def status(request_id: str, key_id: str = Depends(key), logs: Logs = "0") -> Response:
@@ -201,3 +191,19 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
         return reply(NOT_FOUND) if job is None else queue.result(job)
 
     return router
+
+
+def _route(
+    router: APIRouter, endpoint: str, path: str, method: str, **about: Any
+) -> Callable[[Route], Route]:
+    """On the endpoint's own path and on any below it, as clients ask either way."""
+
+    def add(function: Route) -> Route:
+        for base, shown in ((endpoint, True), (endpoint + "/{sub:path}", False)):
+            router.add_api_route(
+                f"{base}/requests/{{request_id}}{path}", function, methods=[method],
+                include_in_schema=shown, **about,
+            )  # fmt: skip
+        return function
+
+    return add
