@@ -104,6 +104,7 @@ RULES: dict[str, set[str]] = {
     "local_backend.server.command": {"uvicorn"} | SERVER,
     "local_backend.server.fetch": {"httpcore"} | SERVER,
     "local_backend.server.addresses": {"httpcore"} | SERVER,
+    "local_backend.server.schemas": {"pydantic", "local_backend.checks"} | SERVER,
     "local_backend.server.pictures": {"PIL", "torch", "nodes.conversions"} | SERVER,
     "local_backend.server.painting": {"torch", "local_backend", "nodes.conversions"} | FRONT,
     "local_backend.server": {"fastapi", "starlette", "pydantic", "sqlalchemy"} | SERVER,

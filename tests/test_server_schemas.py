@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from onereward_pack.local_backend.checks import MAX_SEED
 from onereward_pack.local_backend.server.arrivals import read_job
 from onereward_pack.local_backend.server.schemas import (
-    MAX_SEED,
     OneRewardInput,
     check_input,
     parse_json,

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from ...nodes.contracts import NEGATIVE_PROMPT
+from ..checks import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from . import problems
 from .work import Answer
 
-MAX_SEED = 2**64 - 1
-MAX_STEPS = 1000
 PICTURES = ("image_url", "mask_url")
 
 
@@ -29,7 +28,7 @@ def _utf8(text: str) -> str:
 # said to clients as the integer it is; JSON schema tools stumble over a bound of 64 bits
 _Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WithJsonSchema({"type": "integer", "minimum": 0})]
 _Text = Annotated[str, AfterValidator(_utf8)]
-_Scale = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+_Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
 
 
 class OneRewardInput(BaseModel):
