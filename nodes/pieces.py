@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .canvas.copies import copy_pictures, empty_mask
 from .canvas.geometry import Crop
+from .canvas.options import ALPHA_CHOICES, CanvasOptions
 from .canvas.plan import CanvasPlan
 from .canvas.stitch import paste
 from .contracts import EditResult
@@ -54,15 +55,18 @@ class Outputs:
         self.masks = _used_masks(plans, count)
         self.flagged = [False] * len(self.images)
 
-    def add(self, piece: Piece, result: EditResult, seam: float, report: Report) -> None:
+    def add(self, piece: Piece, result: EditResult, options: CanvasOptions, report: Report) -> None:
         """Paste a result. Where it was flagged, the input stays and the mask says so."""
+        opaque = options.alpha == ALPHA_CHOICES[1]
         made = zip(result.images, result.has_nsfw_concepts, strict=True)
         for i, (generated, flagged) in enumerate(made, piece.first):
             if flagged:
                 self.flagged[i] = True
                 self.masks[i][piece.crop.box.slices] = 0
             else:
-                report.add_seam(paste(self.images[i], piece.crop, generated, seam))
+                picture = self.images[i]
+                step = paste(picture, piece.crop, generated, options.seam, opaque=opaque)
+                report.add_seam(step)
 
 
 def _used_masks(plans: list[CanvasPlan], count: int) -> Tensor:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from onereward_pack.nodes.canvas.draw import CROP, EDGE, OPAQUE, draw_plan
+from onereward_pack.nodes.canvas.draw import CROP, EDGE, FILLED, OPAQUE, draw_plan
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.canvas.plan import plan_crops
 from onereward_pack.nodes.contracts import Capabilities
@@ -27,6 +27,16 @@ def test_masks_and_crop_are_drawn_in_their_colours() -> None:
     # label is written in white too.
     assert 250 < count(drawn, OPAQUE) < 330
     assert 320 < count(drawn, EDGE) < 600
+
+
+def test_a_pinhole_that_is_filled_is_drawn_in_orange() -> None:
+    mask = torch.zeros(300, 400)
+    mask[100:160, 100:180] = 1
+    mask[120:123, 120:122] = 0
+    plan = plan_crops(mask, CanvasOptions(), LIMITS)
+    drawn = draw_plan([torch.zeros(300, 400, 3)], [plan])
+    assert count(drawn, FILLED) == 6
+    assert (drawn[0, 120:123, 120:122] == torch.tensor(FILLED) / 255).all()
 
 
 def test_a_large_picture_is_drawn_small_and_a_pixel_of_mask_stays_visible() -> None:

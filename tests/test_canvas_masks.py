@@ -104,12 +104,63 @@ def test_invert_comes_before_the_threshold(clean: bool) -> None:
     assert torch.equal(inverted, masks.painted_area(1 - mask, CanvasOptions(clean=clean)))
 
 
-def test_holes_are_filled_when_clean_and_stay_when_not() -> None:
-    mask = torch.zeros(20, 20)
-    mask[4:12, 5:15] = 1
-    mask[6:8, 7:9] = 0
-    assert masks.painted_area(mask, CanvasOptions()).sum() == 80
-    assert masks.painted_area(mask, PLAIN).sum() == 76
+def holed(*holes: tuple[int, int, int, int]) -> Tensor:
+    """bool [80, 100], painted but for an edge and boxes of (top, left, bottom, right)."""
+    area = torch.zeros(80, 100, dtype=torch.bool)
+    area[5:75, 5:95] = True
+    for top, left, bottom, right in holes:
+        area[top:bottom, left:right] = False
+    return area
+
+
+SPECK, LINE = (20, 20, 28, 28), (40, 10, 41, 74)  # both of 64 px, the most
+
+
+@pytest.mark.parametrize("hole", [SPECK, LINE])
+def test_pinholes_that_the_blend_touches_are_filled(hole: tuple[int, int, int, int]) -> None:
+    area, options = holed(hole), CanvasOptions(grow=0, blend=16)
+    filled, count = masks.pinholes(area, masks.blend_mask(area, 0, 16), options)
+    assert torch.equal(area | filled, holed()) and count == 1
+
+
+@pytest.mark.parametrize(
+    ("hole", "options"),
+    [
+        ((20, 20, 28, 29), CanvasOptions()),  # 72 px: somebody means it
+        (SPECK, CanvasOptions(grow=1, blend=3)),  # its middle lies beyond grow + blend
+        (SPECK, CanvasOptions(grow=0, blend=0)),
+        (SPECK, CanvasOptions(clean=False)),
+        (SPECK, CanvasOptions(invert=True)),
+        ((5, 20, 8, 28), CanvasOptions()),  # open to the outside
+    ],
+)
+def test_every_other_hole_stays(hole: tuple[int, int, int, int], options: CanvasOptions) -> None:
+    area = holed(hole)
+    blend = masks.blend_mask(area, options.grow, options.blend)
+    filled, count = masks.pinholes(area, blend, options)
+    assert not filled.any() and count == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_filling_a_pinhole_changes_no_weight_beside_it(seed: int) -> None:
+    area = random_mask(seed, 40, 50, 0.8)
+    grow, blend = [(0, 2), (0, 16), (1, 2), (8, 0), (3, 5)][seed % 5]
+    weights = masks.blend_mask(area, grow, blend)
+    filled, _ = masks.pinholes(area, weights, CanvasOptions(grow=grow, blend=blend))
+    assert filled.any()
+    again = masks.blend_mask(area | filled, grow, blend)
+    assert torch.equal(again, weights.masked_fill(filled, 1.0))
+
+
+@pytest.mark.parametrize("value", [1 / 255, 0.0039, 0.0])
+@pytest.mark.parametrize("shape", [(1, 64, 64), (1, 20, 33), (2, 30, 40)])
+def test_a_mask_of_one_255th_is_empty_whatever_its_size(
+    value: float, shape: tuple[int, ...]
+) -> None:
+    fitted, note = masks.fit_mask(torch.full(shape, value), 30, 40)
+    assert note is None and fitted.shape == (shape[0], 30, 40)
+    assert not masks.painted_area(fitted[0], CanvasOptions()).any()
+    assert masks.painted_area(fitted[0], CanvasOptions(invert=True)).all()
 
 
 def test_an_unpainted_corner_of_a_painted_picture_is_no_hole() -> None:

@@ -11,7 +11,7 @@ from onereward_pack.nodes.errors import InputError
 
 def test_defaults_are_the_documented_ones() -> None:
     assert dataclasses.astuple(CanvasOptions()) == (
-        8, 16, 1.5, "auto", "per region", 1.0, True, False,
+        8, 16, 1.5, "auto", "per region", 1.0, True, False, "keep",
     )  # fmt: skip
 
 

@@ -83,18 +83,23 @@ def test_every_plan_is_sound(first: int) -> None:
         plan = plan_crops(mask, options, limits)
         assert plan.size == tuple(mask.shape)
         covered, union = torch.zeros_like(mask), torch.zeros_like(painted)
+        painted_and_filled = torch.zeros_like(painted)
         blend = torch.zeros_like(mask)
         for crop in plan.crops:
             check_sound(crop, plan.size)
             check_target(crop, options.target, limits)
             covered[crop.box.slices] += 1
-            union[crop.box.slices] |= crop.painted
+            filled = crop.painted.new_zeros(()) if crop.filled is None else crop.filled
+            assert bool(crop.pinholes) == bool(filled.any())
+            union[crop.box.slices] |= crop.painted & ~filled
+            painted_and_filled[crop.box.slices] |= crop.painted
             blend[crop.box.slices] = crop.blend
         assert covered.max() <= 1
         assert torch.equal(union, painted)
         assert bool(plan.crops) == bool(painted.any())
         # The crops together hold the whole picture's blend: none is cut off, none counted twice.
-        assert torch.equal(blend, masks.blend_mask(painted, options.grow, options.blend))
+        whole = masks.blend_mask(painted_and_filled, options.grow, options.blend)
+        assert torch.equal(blend, whole)
         assert (blend[painted] == 1).all()
 
 

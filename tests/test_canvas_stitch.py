@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from onereward_pack.nodes.canvas.geometry import Box, Crop
@@ -32,6 +33,12 @@ def random_crop(rng: random.Random, height: int, width: int) -> Crop:
     scale = rng.choice([0.5, 1.0, 1.7])
     scaled = (max(1, round(box.height * scale)), max(1, round(box.width * scale)))
     return make_crop(box, scaled, painted, rng.randrange(0, 9), rng.randrange(0, 17))
+
+
+def reflected(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """[h, w] continued to the right and to the bottom by reflection, by numpy."""
+    down, right = size[0] - values.shape[0], size[1] - values.shape[1]
+    return torch.from_numpy(np.pad(values.numpy(), ((0, down), (0, right)), "reflect"))
 
 
 def same_bits(a: Tensor, b: Tensor) -> Tensor:
@@ -98,6 +105,29 @@ def test_the_answer_is_brought_back_to_the_box_and_clamped() -> None:
     assert (out[opaque] == 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_alpha_from_the_blend_makes_what_is_repainted_opaque(dtype: torch.dtype) -> None:
+    picture = torch.rand(64, 64, 4).to(dtype)
+    picture[..., 3] = 0.25
+    picture[0, 0, 3] = picture[30, 30, 3] = float("nan")
+    crop = make_crop(Box(0, 0, 64, 64), (64, 64), Box(20, 20, 40, 40))
+    out = picture.clone()
+    paste(out, crop, torch.rand(64, 64, 3), 1.0, opaque=True)
+    assert (out[..., 3][crop.blend == 1] == 1).all()
+    assert same_bits(out, picture)[crop.blend == 0].all()
+    fade = (crop.blend > 0) & (crop.blend < 1)
+    expected = 0.25 + 0.75 * crop.blend[fade]
+    assert torch.allclose(out[..., 3][fade].float(), expected, atol=1e-3)
+
+
+def test_a_picture_without_alpha_gets_none() -> None:
+    picture, crop = torch.rand(64, 64, 3), make_crop(Box(0, 0, 64, 64), (64, 64), Box(9, 9, 20, 20))
+    opaque, plain, answer = picture.clone(), picture.clone(), torch.rand(64, 64, 3)
+    paste(opaque, crop, answer, 1.0, opaque=True)
+    paste(plain, crop, answer, 1.0)
+    assert torch.equal(opaque, plain)
+
+
 def test_an_answer_of_another_size_is_refused_with_both_sizes() -> None:
     crop = make_crop(Box(0, 0, 64, 64), (64, 64), Box(20, 20, 40, 40))
     out = torch.rand(64, 64, 3)
@@ -153,7 +183,7 @@ def test_the_models_mask_covers_every_source_pixel_it_must_repaint(seed: int) ->
     _, mask = cut(torch.rand(120, 140, 3), crop)
     (scaled_height, scaled_width), box = crop.scaled, crop.box
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
-    assert not mask[0, scaled_height:].any() and not mask[0, :, scaled_width:].any()
+    assert torch.equal(mask[0], reflected(mask[0, :scaled_height, :scaled_width], crop.size))
     rows, columns = crop.model_mask.nonzero(as_tuple=True)
     down = ((rows + 0.5) * scaled_height / box.height).long()
     right = ((columns + 0.5) * scaled_width / box.width).long()

@@ -22,26 +22,29 @@ class Runs:
     stop: Ints
 
 
-def fill_holes(mask: Tensor) -> Tensor:
-    """The mask with its holes painted: unpainted areas (4-neighbours) that touch no border.
+def small_holes(mask: Tensor, most: int, within: Tensor) -> tuple[Tensor, int]:
+    """The holes of a mask, unpainted areas (4-neighbours) that touch no border, which have at most
+    `most` pixels, all of them True in `within`.
 
     Args:
-        mask: bool [H, W]; not written to.
+        mask, within: bool [H, W]; not written to.
 
-    Returns bool [H, W]; `mask` itself where it has no holes.
+    Returns (bool [H, W]: the pixels of these holes, how many holes they are).
     """
     painted = np.ascontiguousarray(mask.cpu().numpy())
-    if not painted.size:
-        return mask
+    found = np.zeros(painted.size, np.bool_)
+    if not found.size:
+        return torch.zeros_like(mask), 0
     runs = _unpainted_runs(painted)
-    holes = _holes(runs, *painted.shape)
-    if not holes.any():
-        return mask
-    filled = painted.copy()
-    flat = filled.reshape(-1)
-    for start, stop in zip(runs.start[holes].tolist(), runs.stop[holes].tolist(), strict=True):
-        flat[start:stop] = True
-    return torch.from_numpy(filled).to(mask.device)
+    labels = _areas(runs, painted.shape[1])
+    small = _closed(runs, labels, *painted.shape) & _at_most(runs, labels, most)
+    owner, pixels = range_pairs(runs.start[small], runs.stop[small])
+    labels = labels[small][owner]
+    chosen = np.zeros(len(runs.start), np.bool_)  # by label
+    chosen[labels] = True
+    chosen[labels[~within.cpu().numpy().reshape(-1)[pixels]]] = False
+    found[pixels[chosen[labels]]] = True
+    return torch.from_numpy(found.reshape(painted.shape)).to(mask.device), int(chosen.sum())
 
 
 def range_pairs(first: Ints, last: Ints) -> tuple[Ints, Ints]:
@@ -72,16 +75,27 @@ def _unpainted_runs(painted: Bools) -> Runs:
     return Runs(start[unpainted], stop[unpainted])
 
 
-def _holes(runs: Runs, height: int, width: int) -> Bools:
-    """Which runs belong to an area that touches no border."""
+def _areas(runs: Runs, width: int) -> Ints:
+    """The number of the connected area that each run belongs to."""
     # Moved down by a row, a run overlaps exactly the runs it touches in the next row.
     above, below = range_pairs(
         np.searchsorted(runs.stop, runs.start + width, "right"),
         np.searchsorted(runs.start, runs.stop + width, "left"),
     )
-    labels = group(len(runs.start), above, below)
+    return group(len(runs.start), above, below)
+
+
+def _closed(runs: Runs, labels: Ints, height: int, width: int) -> Bools:
+    """Which runs belong to an area that touches no border."""
     border = (runs.start % width == 0) | (runs.stop % width == 0)
     border |= (runs.start < width) | (runs.stop > (height - 1) * width)
     open_areas = np.zeros(len(runs.start), np.bool_)
     open_areas[labels[border]] = True
     return ~open_areas[labels]
+
+
+def _at_most(runs: Runs, labels: Ints, most: int) -> Bools:
+    """Which runs belong to an area of at most so many pixels."""
+    sizes = np.bincount(labels, runs.stop - runs.start)
+    small: Bools = sizes[labels] <= most
+    return small

@@ -61,8 +61,11 @@ class Crop:
         box: the crop in source pixels; never outside the picture.
         scaled: (height, width) of the box as the model sees it, before padding.
         size: (height, width) the model gets, multiples of 16, at least `scaled`; the rest is
-            reflected picture, cut off again afterwards.
+            picture and mask reflected, cut off again afterwards.
         painted: bool [box.height, box.width]; what the artist painted in this region, cleaned.
+        filled: bool [box.height, box.width]; the part of `painted` that was a pinhole. None if
+            there was none.
+        pinholes: how many there were.
         blend: float [box.height, box.width]; 1 over the painted and grown area, falling to 0
             outside it. The crop's result is mixed into the picture by it.
     """
@@ -72,6 +75,8 @@ class Crop:
     size: tuple[int, int]
     painted: Tensor
     blend: Tensor
+    filled: Tensor | None = None
+    pinholes: int = 0
 
     @property
     def model_mask(self) -> Tensor:

@@ -6,16 +6,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
-from .components import fill_holes
+from .components import small_holes
 from .distance import distances_near
 from .geometry import Box
 from .options import CanvasOptions
+from .resample import filtered
 
 CLEAN_LEVEL = 0.1  # grey brushes and JPEG masks paint in full, JPEG specks not at all
 PLAIN_LEVEL = 0.5
+# What decoders make of a picture without alpha, such as PyAV of a WebP: a mask of 1/255 all over.
+EMPTY_LEVEL = 1 / 255 + 1e-6
+# 8x8 px, the speck that a brush leaves between its strokes. At the default grow, 8, all of a hole
+# that size is taken in anyway; a hole that somebody means, such as a ring's, is larger.
+PINHOLE_PX = 64
 ASPECT_TOLERANCE = 0.01
 
 
@@ -23,8 +28,9 @@ def fit_mask(mask: Tensor, height: int, width: int) -> tuple[Tensor, str | None]
     """The masks at the picture's size, and a note for the user if they had to be resized.
 
     Args:
-        mask: [N, h, w] or [h, w], 1 = change. All zero it may have any size, such as the 64x64
-            that LoadImage gives; else the picture's size, or its aspect within 1 %.
+        mask: [N, h, w] or [h, w], 1 = change. Empty, with no value above 1/255, it may have any
+            size, such as the 64x64 that LoadImage gives; else the picture's size, or its aspect
+            within 1 %.
         height: of the picture, in px.
         width: of the picture, in px.
 
@@ -44,7 +50,7 @@ def fit_mask(mask: Tensor, height: int, width: int) -> tuple[Tensor, str | None]
     _check_finite(high)
     if masks.shape[1:] == (height, width):
         return masks, None
-    if low == 0 == high:
+    if high <= EMPTY_LEVEL:
         return masks.new_zeros(len(masks), height, width), None
     return _resized(masks, height, width)
 
@@ -67,15 +73,13 @@ def painted_box(mask: Tensor, options: CanvasOptions) -> Box | None:
 
 def painted_inside(mask: Tensor, box: Box, options: CanvasOptions) -> Tensor:
     """bool [box.height, box.width]: what counts as painted in the box of `painted_box`."""
-    painted = _painted(mask[box.slices], options)
-    return fill_holes(painted) if options.clean else painted
+    return _painted(mask[box.slices], options)
 
 
 def painted_area(mask: Tensor, options: CanvasOptions) -> Tensor:
-    """bool [H, W]: what counts as painted, after invert and clean.
+    """bool [H, W]: what counts as painted, after invert.
 
-    With options.clean, values from 0.1 count and holes are filled; without it, values from 0.5
-    count and holes stay.
+    With options.clean, values from 0.1 count; without it, values from 0.5.
     """
     area = torch.zeros(mask.shape, dtype=torch.bool, device=mask.device)
     box = painted_box(mask, options)
@@ -116,6 +120,21 @@ def blend_mask(painted: Tensor, grow: int, blend: int) -> Tensor:
     for tile, distances in distances_near(area, grow + blend):
         values[tile.slices] = _weights(distances, grow, blend)
     return torch.from_numpy(values).to(painted.device)
+
+
+def pinholes(painted: Tensor, blend: Tensor, options: CanvasOptions) -> tuple[Tensor, int]:
+    """The holes that cleaning fills: those of at most PINHOLE_PX that the blend touches anyway, so
+    that no pixel changes which would not have changed with the hole. None without options.clean,
+    nor under invert, where a hole is what the artist painted.
+
+    Args:
+        painted: bool [h, w]; blend: what blend_mask makes of it.
+
+    Returns (bool [h, w]: their pixels, how many holes they are).
+    """
+    if not options.clean or options.invert:
+        return torch.zeros_like(painted), 0
+    return small_holes(painted, PINHOLE_PX, blend > 0)
 
 
 def _shrunk(area: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
@@ -162,8 +181,5 @@ def _resized(masks: Tensor, height: int, width: int) -> tuple[Tensor, str]:
             "height), which is another shape. Use a mask made for this picture, or crop or pad "
             "one of them first."
         )
-    resized = functional.interpolate(
-        masks[:, None].float(), (height, width), mode="bilinear", antialias=True
-    )
     note = f"Mask {own_width}x{own_height} was resized to the picture's {width}x{height}."
-    return resized[:, 0], note
+    return filtered(masks.float(), (height, width), "bilinear"), note

@@ -12,6 +12,7 @@ MIN_BLEND, MAX_BLEND = 0, 512
 MIN_CONTEXT, MAX_CONTEXT = 1.0, 16.0
 MIN_SEAM, MAX_SEAM = 0.0, 1.0
 REGION_CHOICES = ("per region", "one crop")
+ALPHA_CHOICES = ("keep", "from blend")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class CanvasOptions:
         target: the size the model works at, in the words of `sizes.parse_target`.
         regions: one of REGION_CHOICES; whether areas far apart get a crop each.
         seam: strength of the seam correction, 0..1.
-        clean: values from 0.1 count as painted and holes are filled; else values from 0.5 count
-            and holes stay.
+        clean: values from 0.1 count as painted and pinholes are filled (see masks.pinholes); else
+            values from 0.5 count and every hole stays.
         invert: what is not masked is painted.
+        alpha: one of ALPHA_CHOICES; "from blend" makes a picture with alpha opaque where it is
+            repainted, by the blend.
     """
 
     grow: int = 8
@@ -40,6 +43,7 @@ class CanvasOptions:
     seam: float = 1.0
     clean: bool = True
     invert: bool = False
+    alpha: str = ALPHA_CHOICES[0]
 
     def __post_init__(self) -> None:
         _check("Grow", self.grow, MIN_GROW, MAX_GROW, " px")
@@ -47,9 +51,14 @@ class CanvasOptions:
         _check("Context", self.context, MIN_CONTEXT, MAX_CONTEXT)
         _check("Seam", self.seam, MIN_SEAM, MAX_SEAM)
         parse_target(self.target)
-        if self.regions not in REGION_CHOICES:
-            choices = " or ".join(f'"{choice}"' for choice in REGION_CHOICES)
-            raise InputError(f"Regions {self.regions!r} is unknown. Use {choices}.")
+        _check_choice("Regions", self.regions, REGION_CHOICES)
+        _check_choice("Alpha", self.alpha, ALPHA_CHOICES)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        known = " or ".join(f'"{choice}"' for choice in choices)
+        raise InputError(f"{name} {value!r} is unknown. Use {known}.")
 
 
 def _check(name: str, value: float, low: float, high: float, unit: str = "") -> None:

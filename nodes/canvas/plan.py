@@ -11,7 +11,7 @@ from ..contracts import Capabilities
 from ..errors import InputError
 from .framing import Frame, Size, frame_crop
 from .geometry import Box, Crop
-from .masks import blend_mask, painted_box, painted_inside
+from .masks import PINHOLE_PX, blend_mask, painted_box, painted_inside, pinholes
 from .options import REGION_CHOICES, CanvasOptions
 from .regions import near_areas, share_crops
 from .sizes import parse_target
@@ -65,7 +65,8 @@ def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities)
             f"Grow {options.grow} px shrinks the mask to nothing: its painted area is "
             f"{box.width}x{box.height} px. Use a grow nearer to 0, or paint a larger area."
         )
-    return CanvasPlan(size, crops, _notes(len(planned) - len(crops), options.grow))
+    notes = *_vanished(len(planned) - len(crops), options.grow), *_filled(crops)
+    return CanvasPlan(size, crops, notes)
 
 
 def _frame_area(area: Box, size: Size, options: CanvasOptions, capabilities: Capabilities) -> Frame:
@@ -87,12 +88,23 @@ def _crop(
     blend = blend_mask(near, options.grow, options.blend)
     if options.grow < 0 and not blend.any():
         return None
+    filled, count = pinholes(near, blend, options)
+    if count:
+        near = near | filled
+        # A hole lies nearer to its rim than to all beyond, so growing from it adds nothing there.
+        blend = (
+            blend_mask(near, options.grow, options.blend)
+            if options.grow < 0
+            else blend.masked_fill(filled, 1.0)
+        )
     return Crop(
         frame.box,
         frame.scaled,
         frame.size,
         painted=_placed(near, around, frame.box),
         blend=_placed(blend, around, frame.box),
+        filled=_placed(filled, around, frame.box) if count else None,
+        pinholes=count,
     )
 
 
@@ -109,8 +121,19 @@ def _moved(box: Box, rows: int, columns: int) -> Box:
     return Box(box.top + rows, box.left + columns, box.bottom + rows, box.right + columns)
 
 
-def _notes(vanished: int, grow: int) -> tuple[str, ...]:
+def _vanished(vanished: int, grow: int) -> tuple[str, ...]:
     if not vanished:
         return ()
     areas = "1 painted area vanishes" if vanished == 1 else f"{vanished} painted areas vanish"
     return (f"{areas} when shrunk by {-grow} px and will not be repainted.",)
+
+
+def _filled(crops: tuple[Crop, ...]) -> tuple[str, ...]:
+    count = sum(crop.pinholes for crop in crops)
+    if not count:
+        return ()
+    area = sum(int(crop.filled.sum()) for crop in crops if crop.filled is not None)
+    holes = "1 pinhole" if count == 1 else f"{count} pinholes"
+    return (
+        f"{holes} of the mask, {area} px in all, filled (clean: of at most {PINHOLE_PX} px each).",
+    )

@@ -16,9 +16,35 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     image = image.float()
     if tuple(image.shape[:2]) == size:
         return image
-    planes = image.permute(2, 0, 1)[None]
-    resized = functional.interpolate(planes, size=size, mode="bicubic", antialias=True)
-    return resized[0].permute(1, 2, 0)
+    return filtered(image.permute(2, 0, 1), size, "bicubic").permute(1, 2, 0)
+
+
+def filtered(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Float planes [N, h, w] at (height, width), by "bilinear" or "bicubic", with antialiasing."""
+    height, width = size
+    if width == 1 and planes.shape[1] != height:
+        # torch (2.14) reads the first row alone where the filter down a column meets a width of 1.
+        column = filtered(planes, (planes.shape[1], 1), mode)
+        return filtered(column.expand(-1, -1, 2), (height, 2), mode)[..., :1]
+    return functional.interpolate(planes[None], size, mode=mode, antialias=True)[0]
+
+
+def resize_kept(image: Tensor, kept: Tensor, size: tuple[int, int]) -> Tensor:
+    """An [h, w, C] picture at (height, width) made of its kept pixels alone, as float32.
+
+    Normalised convolution (Knutsson and Westin, 1993): the same bicubic filter as `resize`, whose
+    weights on pixels that are not kept are shared out among the others. So no value depends on a
+    pixel that is not kept, which a plain filter lets in from two pixels away.
+
+    Args:
+        kept: bool [h, w].
+
+    Returns values that mean something where the filter's middle is kept: there the weights of what
+    is kept sum to 0.05 at least (0.5 where the picture shrinks). Elsewhere they may be anything,
+    NaN too.
+    """
+    weight = kept[..., None].float()
+    return resize(image.float() * weight, size) / resize(weight, size)
 
 
 def pad_reflect(image: Tensor, size: tuple[int, int]) -> Tensor:

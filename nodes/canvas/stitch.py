@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from .geometry import Crop
-from .resample import pad_reflect, resize
+from .resample import pad_reflect, resize, resize_kept
 from .seam import SeamStep, correct_seam, seam_step
 
 
@@ -16,27 +16,34 @@ def cut(picture: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
     """What the model gets of a picture [H, W, 3|4]; only the crop's box is read.
 
     Returns (image float32 [1, h, w, 3] in 0..1, mask float32 [1, h, w], 1 = change, binary), both
-    of crop.size. The mask covers every source pixel of crop.model_mask, and is 0 in the padding.
+    of crop.size. The mask covers every source pixel of crop.model_mask. Where it is 0, the image
+    depends on no source pixel of crop.model_mask: what is repainted is never shown as known, not
+    by the filter that scales, nor by the padding, which mirrors picture and mask alike.
     """
-    image = resize(_visible(picture, crop), crop.scaled).clamp(0.0, 1.0)
+    source = _visible(picture, crop)
     # Max over all source pixels that a model pixel touches: none is lost, whatever the scale.
-    source = crop.model_mask.float()[None, None]
-    mask = functional.adaptive_max_pool2d(source, crop.scaled)[0]
-    height, width = crop.size
-    right, down = width - crop.scaled[1], height - crop.scaled[0]
-    return pad_reflect(image, crop.size)[None], functional.pad(mask, (0, right, 0, down))
+    touched = functional.adaptive_max_pool2d(crop.model_mask.float()[None, None], crop.scaled)
+    mask = touched[0, 0, :, :, None]
+    image = resize(source, crop.scaled)
+    if image is not source:
+        image = torch.where(mask > 0, image, resize_kept(source, ~crop.model_mask, crop.scaled))
+    image = pad_reflect(image.clamp(0.0, 1.0), crop.size)
+    return image[None], pad_reflect(mask, crop.size)[None, :, :, 0]
 
 
-def paste(out: Tensor, crop: Crop, generated: Tensor, seam: float) -> SeamStep:
+def paste(
+    out: Tensor, crop: Crop, generated: Tensor, seam: float, *, opaque: bool = False
+) -> SeamStep:
     """Mix the model's answer into `out`, in place, by the crop's blend mask.
 
     `out` is the caller's own copy of the picture [H, W, 3|4] (any float dtype). It is written only
     where blend > 0: with the answer itself where blend is 1, with a mixture where it is between.
-    All other values, and alpha everywhere, keep their bits.
+    All other values keep their bits, and so does alpha, unless `opaque`.
 
     Args:
         generated: float [h, w, 3] of crop.size; clamped to 0..1.
         seam: strength of the seam correction, 0 (off) to 1.
+        opaque: alpha is mixed, too, towards 1.
 
     Returns the colour step across the seam without and with the correction. Raises InputError for
     a `generated` of another size.
@@ -52,6 +59,8 @@ def paste(out: Tensor, crop: Crop, generated: Tensor, seam: float) -> SeamStep:
         # The fade counts as kept: the original shows through it, so a difference there is seen.
         patch = correct_seam(original, patch, blend < 1, seam).clamp(0.0, 1.0)
         after = seam_step(_covered(original, patch, touched), blend)
+    if opaque and out.shape[2] == 4:
+        patch = functional.pad(patch, (0, 1), value=1.0)
     _mix(out, crop, patch, blend)
     return SeamStep(before, after)
 
@@ -81,8 +90,9 @@ def _covered(original: Tensor, patch: Tensor, touched: Tensor) -> Tensor:
 
 
 def _mix(out: Tensor, crop: Crop, patch: Tensor, blend: Tensor) -> None:
+    """Mix `patch` [h, w, 3|4] into the channels of `out` that it has."""
     rows, columns = crop.box.slices
-    target = out[rows, columns, :3]
+    target = out[rows, columns, : patch.shape[2]]
     touched = blend > 0
     source, answer, weight = target[touched].float(), patch[touched], blend[touched].float()
     # A source value that is not finite cannot be mixed; the answer stands alone there.
