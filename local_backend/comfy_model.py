@@ -44,7 +44,9 @@ class ComfyModelBackend:
 
     name = "ComfyUI model"
     # FLUX.1-Fill was trained up to a megapixel; the other FLUX backends are given the same
-    capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
+    capabilities = Capabilities(
+        max_pixels=1024 * 1024, min_side=512, max_aspect=4.0, prompt_embeddings=True
+    )
 
     def __init__(self, spec: ModelSpec) -> None:
         self._model, self._clip, self._vae = spec.model, spec.clip, spec.vae

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from .backends import auto_backend, resolve_backend
 from .canvas import options as limits
 from .canvas.draw import draw_plan
-from .canvas.options import REGION_CHOICES, CanvasOptions
+from .canvas.options import ALPHA_CHOICES, REGION_CHOICES, CanvasOptions
 from .canvas.proof import prove
 from .contracts import BackendSpec, EditTask
 from .editing import check_image, default_canvas, plan_edit
@@ -88,13 +88,23 @@ class OneRewardCanvas(io.ComfyNode):
                 io.Boolean.Input(
                     "clean",
                     default=True,
-                    tooltip="Cleans the mask, default on: values from 0.1 count as painted, holes "
-                    "are filled. Off: values from 0.5 count, holes stay.",
+                    tooltip="Cleans the mask, default on: values from 0.1 count as painted, and "
+                    "pinholes of a brush are filled: holes of at most 64 px that lie within grow + "
+                    "blend. Off: values from 0.5 count, every hole stays.",
                 ),
                 io.Boolean.Input(
                     "invert",
                     default=False,
-                    tooltip="Repaints what is not masked, default off.",
+                    tooltip="Repaints what is not masked, default off. No hole is filled then.",
+                ),
+                io.Combo.Input(
+                    "alpha",
+                    options=list(ALPHA_CHOICES),
+                    default=ALPHA_CHOICES[0],
+                    optional=True,
+                    tooltip="Of a picture with alpha. keep: alpha stays as it is, so an edit of a "
+                    "transparent place does not show. from blend: what is repainted becomes "
+                    "opaque. Default keep.",
                 ),
             ],
             outputs=[
@@ -109,10 +119,10 @@ class OneRewardCanvas(io.ComfyNode):
     @classmethod
     def execute(
         cls, grow: int, blend: int, context: float, target: str, regions: str, seam: float,
-        clean: bool, invert: bool,
+        clean: bool, invert: bool, alpha: str = ALPHA_CHOICES[0],
     ) -> io.NodeOutput:  # fmt: skip
         return io.NodeOutput(
-            CanvasOptions(grow, blend, context, target, regions, seam, clean, invert)
+            CanvasOptions(grow, blend, context, target, regions, seam, clean, invert, alpha)
         )
 
 
@@ -124,9 +134,9 @@ class OneRewardPlan(io.ComfyNode):
             display_name="OneReward Plan",
             category=CATEGORY,
             description=(
-                "Draws what an edit would do and runs no model: the painted area (red), the area "
-                "replaced in full (yellow), the edge of the blend (white) and the crops (blue) "
-                "with the size the model sees."
+                "Draws what an edit would do and runs no model: the painted area (red), pinholes "
+                "that are filled (orange), the area replaced in full (yellow), the edge of the "
+                "blend (white) and the crops (blue) with the size the model sees."
             ),
             inputs=[
                 image_input(),
@@ -194,6 +204,26 @@ class OneRewardProof(io.ComfyNode):
                     force_input=True,
                     tooltip="The report output of the task node; its times are shown here too.",
                 ),
+                io.Mask.Input(
+                    "painted",
+                    optional=True,
+                    tooltip="The mask you painted, the one that went into the task node. With it "
+                    "the measure is independent of the edit: nothing may change further than grow "
+                    "+ blend from what you painted.",
+                ),
+                CanvasSocket.Input(
+                    "canvas",
+                    optional=True,
+                    tooltip="With painted: the canvas of the task node, for its grow and blend.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=MASKED_TASKS,
+                    default=MASKED_TASKS[0],
+                    optional=True,
+                    tooltip="With painted: whose defaults to measure by when no canvas is "
+                    "connected, default fill.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -204,7 +234,8 @@ class OneRewardProof(io.ComfyNode):
                 io.Float.Output(
                     "max_difference",
                     display_name="max difference outside",
-                    tooltip="Largest absolute change where the blend is 0, on the 0..1 scale.",
+                    tooltip="Largest absolute change where the blend is 0, or with painted "
+                    "outside of grow + blend of it, on the 0..1 scale.",
                 ),
                 io.String.Output("proof", display_name="proof", tooltip="The measurements."),
             ],
@@ -213,10 +244,13 @@ class OneRewardProof(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, before: Tensor, after: Tensor, mask: Tensor, report: str = ""
-    ) -> io.NodeOutput:
+        cls, before: Tensor, after: Tensor, mask: Tensor, report: str = "",
+        painted: Tensor | None = None, canvas: CanvasOptions | None = None,
+        task: str = MASKED_TASKS[0],
+    ) -> io.NodeOutput:  # fmt: skip
         check_image(before)
         check_image(after)
-        proof = prove(before, after, mask)
+        options = chosen_canvas(canvas) or default_canvas(EditTask(task))
+        proof = prove(before, after, mask, painted, options)
         text = "\n".join(filter(None, [proof.text, report]))
         return io.NodeOutput(proof.difference, proof.max_difference, text, ui=ui.PreviewText(text))

@@ -110,6 +110,7 @@ class Capabilities:
             several threads.
         parallel_jobs: how many run() calls may be under way at once.
         images_per_run: the most images one run() should make; None for any number.
+        prompt_embeddings: "embedding:name" in a prompt is looked up, as ComfyUI does.
         note: what the user must know of its pictures wherever the backend is named, in a few words.
     """
 
@@ -119,6 +120,7 @@ class Capabilities:
     remote: bool = False
     parallel_jobs: int = 1
     images_per_run: int | None = None
+    prompt_embeddings: bool = False
     note: str = ""
 
 

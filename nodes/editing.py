@@ -17,7 +17,7 @@ from .canvas.batch import pair_batches
 from .canvas.extend import extend_picture, extension_steps, margins
 from .canvas.geometry import Crop
 from .canvas.masks import fit_mask
-from .canvas.options import MAX_BLEND, CanvasOptions
+from .canvas.options import ALPHA_CHOICES, MAX_BLEND, CanvasOptions
 from .canvas.plan import CanvasPlan, plan_crops
 from .canvas.previews import PlacedPreview
 from .canvas.sizes import parse_extend
@@ -34,10 +34,13 @@ from .contracts import (
 from .errors import ContentPolicyError, InputError, OneRewardError
 from .jobs import Bar, Job, failure_of, run_jobs
 from .pieces import Outputs, Piece, split
+from .recipes import literal_note
 from .reports import Report, price_words
 
 REMOVE_GROW = 12
 SEEDS = 2**64
+SEEN_ALPHA = 0.5
+SHAPE_NOTE = "The picture has this shape already: it is returned untouched."
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +106,8 @@ def edit(
     backend.check(recipe)
     with report.stage("plan"):
         pairs, plans = plan_edit(image, mask, options, backend.capabilities)
+        if recipe.task is EditTask.EXTEND:
+            plans = [_shape_noted(plan) for plan in plans]
     count = recipe.num_images
     outputs = Outputs(image, pairs, plans, count)
     pieces = split(plans, count, backend.capabilities.images_per_run or count)
@@ -116,12 +121,16 @@ def edit(
         )
         for number, piece in enumerate(pieces)
     ]
+    report.add_plans(plans)
+    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
+    report.add_note(literal_note(prompts, backend.capabilities.prompt_embeddings))
+    if options.alpha == ALPHA_CHOICES[0]:
+        report.add_note(_transparent_note(image, pairs, plans))
     if jobs:
         backend.admit((job.request() for job in jobs), progress)
-    failed = _paint(backend, recipe, jobs, pieces, outputs, options.seam, report, progress)
+    failed = _paint(backend, recipe, jobs, pieces, outputs, options, report, progress)
     if failed:
         raise failure_of(failed, len(jobs), recipe.seed)
-    report.add_plans(plans)
     return Edit(
         images=outputs.images,
         mask=outputs.masks,
@@ -147,6 +156,11 @@ def plan_edit(
             m: dataclasses.replace(plan, notes=(note, *plan.notes)) for m, plan in by_mask.items()
         }
     return pairs, [by_mask[m] for _, m in pairs]
+
+
+def _shape_noted(plan: CanvasPlan) -> CanvasPlan:
+    """Without a mask of the artist's, nothing to paint is a canvas that does not grow."""
+    return plan if plan.crops else dataclasses.replace(plan, notes=(SHAPE_NOTE,))
 
 
 def extend(
@@ -234,6 +248,27 @@ def check_image(image: Tensor) -> None:
         raise InputError(f"Image is empty: shape {list(image.shape)}. Connect a picture.")
 
 
+def _transparent_note(
+    image: Tensor, pairs: Sequence[tuple[int, int]], plans: Sequence[CanvasPlan]
+) -> str:
+    """What to say where much of what is repainted cannot be seen; "" if all can."""
+    if image.shape[-1] < 4:
+        return ""
+    repainted = [
+        image[picture][crop.box.slices][..., 3][crop.blend >= 1] < SEEN_ALPHA
+        for (picture, _), plan in zip(pairs, plans, strict=True)
+        for crop in plan.crops
+    ]
+    hidden, whole = sum(int(one.sum()) for one in repainted), sum(map(torch.numel, repainted))
+    if not hidden:
+        return ""
+    return (
+        f"{hidden / whole:.0%} of the repainted pixels are transparent (alpha below {SEEN_ALPHA}) "
+        f'and stay so: the edit does not show there. Alpha "{ALPHA_CHOICES[1]}" on OneReward '
+        "Canvas makes them opaque."
+    )
+
+
 class CropProgress:
     """One crop's progress as a part of the whole edit's, its preview shown on the picture."""
 
@@ -268,7 +303,7 @@ def _seed(recipe: EditRecipe, index: int) -> int:
 
 def _paint(
     backend: Backend, recipe: EditRecipe, jobs: list[Job], pieces: list[Piece], outputs: Outputs,
-    seam: float, report: Report, progress: ProgressSink,
+    options: CanvasOptions, report: Report, progress: ProgressSink,
 ) -> dict[str, OneRewardError]:  # fmt: skip
     """Run the jobs and paste what they make, in their order; the errors of those that failed."""
     failed: dict[str, OneRewardError] = {}
@@ -283,7 +318,7 @@ def _paint(
                 [piece.crop], piece.count, recipe.num_inference_steps, recipe.true_cfg
             )
         with report.stage("stitch"):
-            outputs.add(piece, result, seam, report)
+            outputs.add(piece, result, options, report)
         if backend.capabilities.remote:
             job.progress.step(1, 1, result.images[0])
     pace.note(backend.name, recipe.acceleration, work, time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .contracts import (
@@ -14,6 +15,12 @@ from .contracts import (
 )
 from .errors import InputError
 
+# What ComfyUI's and other text encoders take out of a prompt, and OneReward's recipe does not.
+_SYNTAX = (
+    re.compile(r"\([^()]+:\s*-?\d+(?:\.\d+)?\)"),
+    re.compile(r"<(?:lora|lyco|hypernet):[^>]*>", re.IGNORECASE),
+)
+_EMBEDDING = re.compile(r"\bembedding:[^\s,]+", re.IGNORECASE)
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 CUSTOM = "custom"
 
@@ -102,6 +109,20 @@ def _task_prompt(task: EditTask, prompt: str) -> str:
             "to take something away, use OneReward Remove."
         )
     return prompt
+
+
+def literal_note(prompt: str, embeddings: bool = False) -> str:
+    """What to say of a prompt that is written for other nodes; "" for plain words.
+
+    Args:
+        embeddings: whoever reads it knows embeddings.
+    """
+    plain = re.sub('"[^"]*"', "", prompt)  # what is to be written may look as it likes
+    patterns = _SYNTAX if embeddings else (*_SYNTAX, _EMBEDDING)
+    found = [match[0] for pattern in patterns if (match := pattern.search(plain))]
+    if not found:
+        return ""
+    return f"Prompts are read literally, so this is no weight, LoRA or embedding: {' '.join(found)}"
 
 
 def text_prompt(text: str, scene: str = "") -> str:

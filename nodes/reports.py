@@ -29,6 +29,7 @@ class Report:
         self._plans: Sequence[CanvasPlan] = ()
         self._results: dict[str, EditResult] = {}
         self._notes: dict[str, None] = {}  # a set that keeps its order
+        self._remarks: list[str] = []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -57,6 +58,11 @@ class Report:
     def add_plans(self, plans: Sequence[CanvasPlan]) -> None:
         self._plans = plans
 
+    def add_note(self, note: str) -> None:
+        """What the user should know of this edit, in the summary, too; "" is nothing."""
+        if note:
+            self._remarks.append(note)
+
     def spend_line(self) -> str:
         """What the remote jobs so far cost; empty if there are none."""
         return _spend_line(list(self._results.values())) if self._results else ""
@@ -71,7 +77,15 @@ class Report:
         return ": ".join(filter(None, [self._backend, self._note or price]))
 
     def summary(self) -> str:
-        """Where it was made, in how many seconds since the edit began and at what cost."""
+        """What the user should know; and where it was made, in how many seconds since the edit
+        began and at what cost, if anything was made.
+        """
+        of_plans = dict.fromkeys(note for plan in self._plans for note in plan.notes)
+        notes = " ".join([*of_plans, *self._remarks])
+        done = self._done_line() if any(plan.crops for plan in self._plans) else ""
+        return ". ".join(filter(None, [done, notes]))
+
+    def _done_line(self) -> str:
         where = ": ".join(filter(None, [self._backend, self._note]))
         seconds = f"{time.perf_counter() - self._start:.1f} s"
         return ", ".join(filter(None, [where, seconds, self.spend_line()]))
@@ -83,6 +97,7 @@ class Report:
             f"{self._backend}, {r.num_inference_steps} steps, cfg {r.true_cfg:g}, "
             f"guidance {r.guidance_scale:g}, seed {r.seed}",
             *self._notes,
+            *self._remarks,
         ]
         lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
         if self._seams:

@@ -388,3 +388,90 @@ def test_the_badge_of_an_extension_adds_up_what_its_steps_cost() -> None:
     assert len(done.costs) > 1
     assert done.badge == f"{backend.name}: about ${sum(filter(None, done.costs)):.3f}"
     assert done.summary.count("cost: about $0.010") == len(done.costs)
+
+
+@pytest.mark.parametrize(
+    ("mask", "note"),
+    [
+        (torch.zeros(1, 64, 64), "Mask is empty: the picture is returned untouched."),
+        (torch.full((1, 96, 128), 1 / 255), "Mask is empty: the picture is returned untouched."),
+        (square(192, 256, 40), "Mask 256x192 was resized to the picture's 128x96."),
+    ],
+)
+def test_the_summary_says_what_the_user_should_know(mask: Tensor, note: str) -> None:
+    done = edit(picture(), mask, RECIPE, HARD, ColourBackend(), RecordingProgress())
+    assert done.summary.endswith(note)
+    assert done.summary.startswith("colour, ") == bool((done.mask > 0).any())
+
+
+def test_a_note_is_said_once_for_a_batch() -> None:
+    mask = square(192, 256, 40)
+    done = edit(picture(3), mask, RECIPE, HARD, ColourBackend(), RecordingProgress())
+    assert done.summary.count("was resized") == 1
+
+
+def test_an_extension_to_the_shape_that_is_there_speaks_of_no_mask() -> None:
+    recipe = replace(RECIPE, task=EditTask.EXTEND)
+    image, backend = picture(1, 90, 160), ColourBackend()
+    done = extend(image, "16:9", "center", 24, recipe, None, backend, RecordingProgress())
+    assert done.summary == "The picture has this shape already: it is returned untouched."
+    assert "Mask" not in done.report and torch.equal(done.images, image)
+
+
+def transparent(share: float) -> Tensor:
+    image = picture(channels=4)
+    image[..., 3] = 1
+    image[:, :, : round(128 * share), 3] = 0
+    return image
+
+
+def test_an_edit_of_a_transparent_place_says_that_it_does_not_show() -> None:
+    image = transparent(0.5)
+    done = edit(image, square(), RECIPE, HARD, ColourBackend(), RecordingProgress())
+    note = (
+        "100% of the repainted pixels are transparent (alpha below 0.5) and stay so: the edit does "
+        'not show there. Alpha "from blend" on OneReward Canvas makes them opaque.'
+    )
+    assert note in done.summary and note in done.report
+    assert torch.equal(done.images[..., 3], image[..., 3])
+
+
+@pytest.mark.parametrize("alpha", ["keep", "from blend"])
+def test_an_edit_that_shows_says_nothing_of_alpha(alpha: str) -> None:
+    image = transparent(0.0 if alpha == "keep" else 1.0)
+    canvas = replace(HARD, alpha=alpha)
+    done = edit(image, square(), RECIPE, canvas, ColourBackend(), RecordingProgress())
+    assert "transparent" not in done.report
+    assert (done.images[..., 3][done.mask == 1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [
+        ("a (red:1.4) cat", "(red:1.4)"),
+        ("a cat, embedding:easynegative, sitting", "embedding:easynegative"),
+        ("a cat <lora:fur:0.8>", "<lora:fur:0.8>"),
+    ],
+)
+def test_words_for_other_nodes_are_said_to_be_read_literally(prompt: str, read: str) -> None:
+    recipe = replace(RECIPE, prompt=prompt)
+    done = edit(picture(), square(), recipe, HARD, ColourBackend(), RecordingProgress())
+    assert done.report.count(f"so this is no weight, LoRA or embedding: {read}") == 1
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a cat (grey)", 'the words "(A: 5)"', "at 10:30", "a 16:9 screen", "the embedding of a cat"],
+)
+def test_plain_words_are_not(prompt: str) -> None:
+    recipe = replace(RECIPE, prompt=prompt)
+    done = edit(picture(), square(), recipe, HARD, ColourBackend(), RecordingProgress())
+    assert "literally" not in done.report
+
+
+def test_a_backend_that_looks_embeddings_up_is_believed() -> None:
+    backend = ColourBackend()
+    backend.capabilities = replace(backend.capabilities, prompt_embeddings=True)
+    recipe = replace(RECIPE, prompt="a cat, embedding:x")
+    done = edit(picture(), square(), recipe, HARD, backend, RecordingProgress())
+    assert "literally" not in done.report

@@ -31,7 +31,8 @@ RULES: dict[str, set[str]] = {
     "nodes.jobs": PURE,
     "nodes.pieces": {"torch"} | PURE | {"nodes.canvas", "nodes.reports"},
     "nodes.editing": {"torch", "numpy"} | PURE
-    | {"nodes.canvas", "nodes.reports", "nodes.jobs", "nodes.pieces", "nodes.pace"},
+    | {"nodes.canvas", "nodes.reports", "nodes.jobs", "nodes.pieces", "nodes.pace"}
+    | {"nodes.recipes"},
     "nodes.private_files": set(),
     "nodes.credentials": PURE | {"nodes.private_files"},
     "nodes.preferences": PURE | {"nodes.canvas.options", "nodes.private_files"},

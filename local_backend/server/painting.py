@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...nodes.canvas.masks import fit_mask
+from ...nodes.canvas.masks import PLAIN_LEVEL, fit_mask
 from ...nodes.canvas.options import CanvasOptions
 from ...nodes.contracts import Backend, EditRecipe, EditTask
 from ...nodes.conversions import encode_jpeg, encode_png
@@ -117,9 +117,9 @@ def paint(
     """
     height, width = image.shape[1:3]
     fits = not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE)
-    if fits and height * width <= backend.capabilities.max_pixels and mask.any():
+    binary = (mask >= PLAIN_LEVEL).float()
+    if fits and height * width <= backend.capabilities.max_pixels and binary.any():
         backend.check(recipe)
-        binary = (mask >= 0.5).float()
         request = recipe.on(image, binary, seed=recipe.seed, num_images=recipe.num_images)
         return backend.run(request, progress).images
     return edit(image, mask, recipe, CANVAS, backend, progress).images

@@ -17,13 +17,15 @@ from .sizes import MEGAPIXEL
 
 SIDE = 1024
 PAINTED, OPAQUE, EDGE, CROP = (230, 40, 50), (250, 210, 40), (255, 255, 255), (60, 130, 255)
+FILLED = (255, 130, 0)
 
 
 def draw_plan(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> Tensor:
     """Every picture [H, W, C] with its plan on it, as a batch [N, h, w, 3] of at most 1024 px.
 
-    Red: painted. Yellow: the area replaced in full. White: where the blend ends, which is also
-    what the model repaints. Blue: the crops, numbered, with the size the model sees.
+    Red: painted. Orange: pinholes of the mask that were filled. Yellow: the area replaced in full.
+    White: where the blend ends, which is also what the model repaints. Blue: the crops, numbered,
+    with the size the model sees.
     """
     drawn = [_draw(picture, plan) for picture, plan in zip(pictures, plans, strict=True)]
     return torch.stack([torch.from_numpy(np.array(image)) for image in drawn]).float() / 255
@@ -50,6 +52,8 @@ def _draw_crop(image: Image.Image, crop: Crop, number: int, scale: float) -> Non
     size = max(1, round(crop.box.height * scale)), max(1, round(crop.box.width * scale))
     painted = _small(crop.painted, size)
     image.paste(PAINTED, corner, Image.fromarray((painted * 110).astype(np.uint8)))
+    if crop.filled is not None:
+        image.paste(FILLED, corner, Image.fromarray(_small(crop.filled, size)))
     for mask, colour in ((crop.blend >= 1, OPAQUE), (crop.model_mask, EDGE)):
         line = _outline(_small(mask, size))
         image.paste(colour, corner, Image.fromarray((line * 255).astype(np.uint8)))

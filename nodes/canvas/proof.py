@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from .batch import pair_batches
+from .masks import blend_mask, fit_mask, painted_area
+from .options import CanvasOptions
 from .seam import seam_step
 
 
@@ -17,7 +19,7 @@ class Proof:
     """
     Attributes:
         difference: float [N, H, W, 3], absolute change; new canvas counts as black before.
-        max_difference: largest absolute change where the blend is 0; 0.0 is the promise.
+        max_difference: largest absolute change where nothing may change; 0.0 is the promise.
         text: the measurements in words.
     """
 
@@ -26,18 +28,32 @@ class Proof:
     text: str
 
 
-def prove(before: Tensor, after: Tensor, blend: Tensor) -> Proof:
+def prove(
+    before: Tensor,
+    after: Tensor,
+    blend: Tensor,
+    painted: Tensor | None = None,
+    options: CanvasOptions | None = None,
+) -> Proof:
     """Compare an edited batch with its source.
+
+    Nothing may change where the blend is 0. With the artist's own mask, that is not taken from the
+    edit: nothing may change further than grow + blend from what the artist painted.
 
     Args:
         before: float [B, h, w, C], the source; smaller than `after` if that was extended.
         after: float [N, H, W, C], variations of one source picture following one another.
         blend: float [N or 1, H, W], the blend used.
+        painted: float [M, h, w], the artist's mask; M as many as pairs of picture and mask, or 1.
+        options: the canvas that the edit was made with; None for the defaults. Used with `painted`.
 
     Raises:
         InputError: the batches or sizes do not belong to each other.
     """
     _check(before, after, blend)
+    options = options or CanvasOptions()
+    reach = None if painted is None else _reach(painted, options, before, after)
+    where = "the blend" if reach is None else f"{_px(options)} of the painted mask"
     lines, differences, largest = [], [], 0.0
     for index, picture in enumerate(after):
         used = blend[index % len(blend)]
@@ -45,24 +61,44 @@ def prove(before: Tensor, after: Tensor, blend: Tensor) -> Proof:
         top, left = place_source(used, source.shape[0], source.shape[1])
         canvas = torch.zeros_like(picture)
         canvas[top : top + source.shape[0], left : left + source.shape[1]] = source
-        untouched = used == 0
+        touched = used if reach is None else reach[index * len(reach) // len(after)]
+        untouched = touched == 0
         change = torch.where(picture == canvas, torch.zeros(()), (picture - canvas).abs())
         outside = change[untouched]
         worst = float(outside.max()) if outside.numel() else 0.0
         largest = max(largest, worst)
         differences.append(change[..., :3].float())
-        lines += _lines(index, used, worst, canvas, picture)
+        changed = f"{float((touched > 0).float().mean()):.1%} of the picture inside"
+        lines.append(f"image {index + 1}: largest change outside {where} {worst:g}, {changed}")
+        lines.append(f"image {index + 1}: {_step_words(canvas, picture, used)}")
     return Proof(torch.stack(differences), largest, "\n".join(lines))
 
 
-def _lines(index: int, used: Tensor, worst: float, canvas: Tensor, picture: Tensor) -> list[str]:
-    changed = float((used > 0).float().mean())
-    before, after = seam_step(canvas, used), seam_step(picture, used)
-    return [
-        f"image {index + 1}: largest change outside the blend {worst:g}, "
-        f"{changed:.1%} of the picture in the blend",
-        f"image {index + 1}: step across the seam (delta E) {before:.2f} before, {after:.2f} after",
-    ]
+def _step_words(before: Tensor, after: Tensor, blend: Tensor) -> str:
+    steps = seam_step(before, blend), seam_step(after, blend)
+    return f"step across the seam (delta E) {steps[0]:.2f} before, {steps[1]:.2f} after"
+
+
+def _reach(painted: Tensor, options: CanvasOptions, before: Tensor, after: Tensor) -> Tensor:
+    """float [M, H, W], above 0 wherever an edit of these masks may change something."""
+    height, width = before.shape[1:3]
+    if before.shape[1:3] != after.shape[1:3]:
+        raise InputError(
+            f"Painted belongs to a picture of {width}x{height}, and after is "
+            f"{after.shape[2]}x{after.shape[1]}: an extension has no painted mask. Disconnect it."
+        )
+    masks, _ = fit_mask(painted, height, width)
+    if len(after) % len(masks):
+        raise InputError(
+            f"{len(masks)} painted masks do not go with {len(after)} images. "
+            "Connect the mask that went into the task node."
+        )
+    areas = (painted_area(mask, options) for mask in masks)
+    return torch.stack([blend_mask(area, options.grow, options.blend) for area in areas])
+
+
+def _px(options: CanvasOptions) -> str:
+    return f"grow + blend ({options.grow + options.blend} px)"
 
 
 def _check(before: Tensor, after: Tensor, blend: Tensor) -> None:

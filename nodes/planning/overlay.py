@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..canvas.draw import EDGE, PAINTED
+from ..canvas.draw import EDGE, FILLED, PAINTED
 from ..canvas.geometry import Crop
 from ..conversions import data_uri, encode_png
 
@@ -33,7 +33,8 @@ def draw_overlay(crops: Sequence[PlacedCrop], size: tuple[int, int], *, painted:
 
     Args:
         size: (height, width) of the canvas, in px.
-        painted: what is painted is red; else there is only the edge of the blend, in white.
+        painted: what is painted is red, and pinholes that were filled are orange; else there is
+            only the edge of the blend, in white.
     """
     scale = min(1.0, SIDE / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
@@ -53,6 +54,8 @@ def _draw(sheet: NDArray[np.uint8], placed: PlacedCrop, scale: float, painted: b
     part = sheet[top : top + height, left : left + width]
     if painted:
         part[shrink(placed.crop.painted, height, width)] = (*PAINTED, PAINTED_ALPHA)
+        if placed.crop.filled is not None:
+            part[shrink(placed.crop.filled, height, width)] = (*FILLED, 255)
     inside = shrink(placed.crop.model_mask, height, width)
     # A dark line beside the white one, so that it shows on white pictures, too.
     part[_spread(inside) & ~inside] = (0, 0, 0, SHADOW_ALPHA)

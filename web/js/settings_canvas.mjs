@@ -13,8 +13,9 @@ const FIELDS = {
   target: ["Target", "text", "auto", {}, "What the model works at: auto, native, 1.5 MP, 1024x768"],
   regions: ["Regions", "choice", "per region", ["per region", "one crop"], "Whether areas get a crop each"],
   seam: ["Seam", "number", 1, { min: 0, max: 1, step: 0.05 }, "Strength of the seam correction"],
-  clean: ["Clean mask", "switch", true, {}, "Grey counts as painted, and holes are filled"],
+  clean: ["Clean mask", "switch", true, {}, "Grey counts as painted, and pinholes of a brush are filled"],
   invert: ["Invert mask", "switch", false, {}, "What is not masked is painted"],
+  alpha: ["Alpha", "choice", "keep", ["keep", "from blend"], "Whether repainted places become opaque"],
 }
 
 /** The part of the page. */
