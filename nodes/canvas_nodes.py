@@ -16,7 +16,7 @@ from .editing import check_image, default_canvas, plan_edit
 from .local_models import auto_spec
 from .reports import crop_lines
 from .running import chosen_canvas
-from .sockets import CATEGORY, BackendSocket, CanvasSocket, image_input, mask_input
+from .sockets import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
 from .user_folder import user_folder
 
 if TYPE_CHECKING:
@@ -97,14 +97,16 @@ class OneRewardCanvas(io.ComfyNode):
                     default=False,
                     tooltip="Repaints what is not masked, default off. No hole is filled then.",
                 ),
-                io.Combo.Input(
-                    "alpha",
-                    options=list(ALPHA_CHOICES),
-                    default=ALPHA_CHOICES[0],
-                    optional=True,
-                    tooltip="Of a picture with alpha. keep: alpha stays as it is, so an edit of a "
-                    "transparent place does not show. from blend: what is repainted becomes "
-                    "opaque. Default keep.",
+                folded(
+                    io.Combo.Input(
+                        "alpha",
+                        options=list(ALPHA_CHOICES),
+                        default=ALPHA_CHOICES[0],
+                        optional=True,
+                        tooltip="Of a picture with alpha. keep: alpha stays as it is, so an edit "
+                        "of a transparent place does not show. from blend: what is repainted "
+                        "becomes opaque. Default keep.",
+                    )
                 ),
             ],
             outputs=[
