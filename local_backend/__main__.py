@@ -6,6 +6,7 @@ that relative imports reach ../nodes, but leaves the pack's __init__ (it needs C
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -28,6 +29,9 @@ def register() -> None:
 
 
 def main() -> int:
+    # Beside other programs, torch's waiting threads slow each other down many times over if they
+    # spin. It is read where torch is imported, and is this process's own to set: others import us.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
     return import_module(f"{PACKAGE}.local_backend.cli").main(sys.argv[1:])
 

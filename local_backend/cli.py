@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..nodes.backends import resolve_preview
 from ..nodes.canvas.extend import ANCHORS
-from ..nodes.canvas.masks import fit_mask
-from ..nodes.contracts import (
-    ACCELERATION,
-    ACCELERATIONS,
-    ATTENTIONS,
-    Backend,
-    EditRecipe,
-    EditTask,
-    ProgressSink,
-)
-from ..nodes.conversions import decode_image, decode_mask, encode_png
-from ..nodes.editing import Edit, edit, extend
+from ..nodes.contracts import ACCELERATION, ACCELERATIONS, ATTENTIONS, EditTask
+from ..nodes.conversions import format_words
 from ..nodes.errors import InputError, MissingDependencyError, OneRewardError
-from ..nodes.recipes import make_recipe, text_prompt
 from .bench.options import WEIGHTS, Options
+from .cli_job import check_output, make_job
 from .demo import run_demo
-from .sheets import marked
+from .picture_files import Picture, encode_picture
 from .terminal import TerminalProgress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..nodes.editing import Edit
 
+MASK_WORDS = "a picture as large, white = change, black or transparent = keep"
 PROGRAM = "python -m local_backend"
 SERVER_COMMANDS = {
     "serve": "serve the model behind fal's protocol, for the nodes and fal's clients",
@@ -39,6 +30,7 @@ SERVER_COMMANDS = {
 }
 SERVER_REQUIREMENTS = Path(__file__).resolve().parent / "server" / "requirements.txt"
 INTERRUPTED = 130  # what a shell reports for Ctrl+C
+SHEETS = {"demo": Path("onereward-demo.png"), "compare": Path("onereward-compare.png")}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="four edits on one contact sheet")
-    demo.add_argument(
-        "--output", type=Path, default=Path("onereward-demo.png"), help="the sheet, a PNG file"
-    )
+    demo.add_argument("--output", type=Path, default=SHEETS["demo"], help="the sheet, a PNG file")
     demo.set_defaults(run=_demo)
     for task in EditTask:
         _add_task(commands, task)
@@ -85,9 +75,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     add = command.add_argument
     add("--task", type=EditTask, default=EditTask.FILL, help="fill, remove, extend or text")
     add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
-    add("--image", type=Path, required=True, help="the picture: PNG, JPEG, WebP or TIFF")
-    add("--mask", type=Path, help="a picture, white = change, black = keep; not for extend")
-    add("--output", type=Path, default=Path("onereward-compare.png"), help="the sheet, a PNG file")
+    add("--image", type=Path, required=True, help=f"the picture: {format_words()}")
+    add("--mask", type=Path, help=f"{MASK_WORDS}; not for extend")
+    add("--output", type=Path, default=SHEETS["compare"], help="the sheet, a PNG file")
     add("--prompt", default="", help="what to paint; for fill and extend")
     _add_words(command)
     _add_extension(command)
@@ -136,12 +126,16 @@ def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
     }
     command = commands.add_parser(task.value, help=helps[task], description=helps[task])
     add = command.add_argument
-    add("--image", type=Path, required=True, help="the picture: PNG, JPEG, WebP or TIFF")
-    add("--output", type=Path, help="the result, a PNG; default: <image>-<task>.png beside it")
+    add("--image", type=Path, required=True, help=f"the picture: {format_words()}")
+    add(
+        "--output",
+        type=Path,
+        help="the result, a PNG of as many bits; default: <image>-<task>.png beside it",
+    )
     if task is EditTask.EXTEND:
         _add_extension(command)
     else:
-        add("--mask", type=Path, required=True, help="a picture, white = change, black = keep")
+        add("--mask", type=Path, required=True, help=MASK_WORDS)
     if task is EditTask.TEXT:
         _add_words(command, required=True)
     elif task is not EditTask.REMOVE:
@@ -189,9 +183,10 @@ def _run_server(arguments: Sequence[str]) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    check_output(options.output)
     with TerminalProgress() as progress:
         sheet = run_demo(resolve_preview(), progress)
-    _write(options.output, sheet)
+    _write(options.output, encode_picture(sheet))
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -218,85 +213,44 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _edit(options: argparse.Namespace) -> None:
-    paint, _ = _painter(options)
-    with TerminalProgress() as progress:
-        done = paint(_recipe(options), resolve_preview(), progress)
-    output = options.output or options.image.with_name(
+    options.output = options.output or options.image.with_name(
         f"{options.image.stem}-{options.task.value}.png"
     )
-    _write_all(output, done)
-    sys.stdout.write(done.report + "\n")
+    job = make_job(options)
+    with TerminalProgress() as progress:
+        done = job.paint(job.recipe, resolve_preview(), progress)
+    _write_all(options.output, done, job.picture)
+    sys.stdout.write("\n".join([*job.picture.notes, done.report]) + "\n")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    paint, before = _painter(options)
-    recipe = _recipe(options)
+    job = make_job(options)
     resolve_preview()  # says in one line if a package is not installed
     from .compare import choose_backend, compare
 
     backend, title = choose_backend(options.models)
     with TerminalProgress() as progress:
-        compared = compare(before, paint, recipe, backend, title, progress)
-    _write(options.output, compared.sheet)
-    sys.stdout.write(compared.words + "\n")
+        compared = compare(job.before, job.paint, job.recipe, backend, title, progress)
+    _write(options.output, encode_picture(compared.sheet))
+    sys.stdout.write("\n".join([*job.picture.notes, compared.words]) + "\n")
 
 
-def _painter(
-    options: argparse.Namespace,
-) -> tuple[Callable[[EditRecipe, Backend, ProgressSink], Edit], Tensor]:
-    """The task on the picture of these options, and that picture as it is before, [H, W, C]."""
-    image = decode_image(_read(options.image))
-    if options.task is EditTask.EXTEND:
-        to, anchor, overlap = options.to, options.anchor, options.overlap
-        return lambda recipe, backend, progress: extend(
-            image, to, anchor, overlap, recipe, None, backend, progress
-        ), image[0]
-    if options.mask is None:
-        raise InputError(f"--task {options.task.value} needs a mask. Give --mask.")
-    mask = decode_mask(_read(options.mask))
-    return lambda recipe, backend, progress: edit(
-        image, mask, recipe, None, backend, progress
-    ), marked(image[0], fit_mask(mask, *image.shape[1:3])[0][0])
-
-
-def _recipe(options: argparse.Namespace) -> EditRecipe:
-    return make_recipe(
-        options.task,
-        prompt=_prompt(options),
-        seed=options.seed,
-        steps=options.steps,
-        cfg=options.cfg,
-        num_images=options.num_images,
-        acceleration=options.acceleration,
-    )
-
-
-def _prompt(options: argparse.Namespace) -> str:
-    if options.task is EditTask.TEXT:
-        return text_prompt(options.text.replace("\\n", "\n"), options.scene)
-    return "" if options.task is EditTask.REMOVE else options.prompt
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}. Check the file name.") from error
-
-
-def _write_all(output: Path, done: Edit) -> None:
+def _write_all(output: Path, done: Edit, picture: Picture) -> None:
     """One file, or numbered ones (name-1.png, ...) for several images."""
-    for number, picture in enumerate(done.images, 1):
+    for number, pixels in enumerate(done.images, 1):
         several = len(done.images) > 1
         path = output.with_name(f"{output.stem}-{number}.png") if several else output
-        _write(path, picture)
+        _write(path, encode_picture(pixels, picture.bits, picture.profile))
 
 
-def _write(path: Path, picture: Tensor) -> None:
+def _write(path: Path, data: bytes) -> None:
+    """The whole file, or none."""
     partial = path.with_name(path.name + ".part")
     try:
-        partial.write_bytes(encode_png(picture))
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}. Choose --output.") from error
+    finally:
+        partial.unlink(missing_ok=True)
     sys.stdout.write(f"wrote {path}\n")

@@ -7,17 +7,26 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import IO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from .errors import InputError
 
-# PIL knows more, some of which start other programs.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF")
+# PIL's names and the user's. PIL knows more, some of which start other programs. An MPO is opened
+# as the JPEG that it begins with: PIL has no opener of that name, and fails if it is asked for one.
+_FORMATS = {
+    "PNG": "PNG", "JPEG": "JPEG", "WEBP": "WebP", "AVIF": "AVIF", "TIFF": "TIFF", "BMP": "BMP",
+    "GIF": "GIF",
+}  # fmt: skip
+_LIBRARIES = {"JPEG": "jpg", "WEBP": "webp", "AVIF": "avif"}  # those PIL can be built without
 # What PIL raises for broken files, from one format or another.
 BROKEN_PICTURE = (
     OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, EOFError, OverflowError,
@@ -25,22 +34,92 @@ BROKEN_PICTURE = (
 )  # fmt: skip
 
 
-def decode_image(data: bytes, max_pixels: int | None = None) -> Tensor:
-    """An image file as float [1, H, W, 3], or 4 channels if it has alpha, in 0..1, upright.
+class PictureTooLarge(InputError):
+    """A file that says it holds more pixels than are allowed; it was not decoded."""
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """PIL's names of the formats that are read on this machine."""
+    return tuple(name for name in _FORMATS if _has_library(name))
+
+
+def format_words() -> str:
+    """The same for the user: "PNG, JPEG or GIF"."""
+    *most, last = (_FORMATS[name] for name in formats())
+    return f"{', '.join(most)} or {last}"
+
+
+def decode_image(data: bytes, max_pixels: int | None = None, name: str = "") -> Tensor:
+    """An image file as float [1, H, W, 3], or 4 channels if it has alpha, in 0..1, upright; of
+    several pictures the first.
+
+    Args:
+        name: what the user calls the file.
 
     Raises:
         InputError: the file is broken, or says it is larger than `max_pixels`.
     """
-    picture = _open(data, max_pixels)
-    alpha = "A" in picture.getbands() or "transparency" in picture.info
-    pixels = np.asarray(picture.convert("RGBA" if alpha else "RGB"))
-    return torch.from_numpy(pixels.copy()).float().div(255).unsqueeze(0)
+    return _floats(_decoded(data, max_pixels, name, "RGB"))[None]
 
 
-def decode_mask(data: bytes) -> Tensor:
-    """An image file as a mask, float [1, H, W] in 0..1: white = change, black = keep."""
-    pixels = np.asarray(_open(data).convert("L"))
-    return torch.from_numpy(pixels.copy()).float().div(255).unsqueeze(0)
+def decode_mask(data: bytes, max_pixels: int | None = None, name: str = "") -> Tensor:
+    """An image file as a mask, float [1, H, W] in 0..1: white = change; black or transparent =
+    keep. Arguments and errors are those of decode_image.
+    """
+    grey, alpha = mask_parts(data, max_pixels, name)
+    return grey * alpha
+
+
+def mask_parts(data: bytes, max_pixels: int | None = None, name: str = "") -> tuple[Tensor, Tensor]:
+    """The two that a mask is the product of: how white and how opaque, float [1, H, W] each."""
+    parts = _floats(_decoded(data, max_pixels, name, "L"))
+    if parts.ndim == 2:
+        return parts[None], torch.ones_like(parts)[None]
+    return parts[None, ..., 0], parts[None, ..., 1]
+
+
+@contextmanager
+def opened(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterator[Image.Image]:
+    """A picture file whose header is read; what goes wrong with it inside is an InputError, too.
+
+    It takes no path: PIL maps a TIFF that it opens by path into memory, and if it is turned, by the
+    wrong size.
+
+    Raises:
+        PictureTooLarge: it says it has more than `max_pixels`, or than PIL opens for anybody.
+        InputError: it is none, or is broken.
+    """
+    try:
+        with warnings.catch_warnings():
+            # PIL warns of large pictures by a size of its own; here the caller sets the limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(file, formats=formats())
+        with picture:
+            _check_size(picture, name, max_pixels)
+            yield picture
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, "far too many", max_pixels) from error
+    except UnidentifiedImageError as error:  # its words hold an address in memory
+        raise _unreadable(name, "its format is not known") from error
+    except BROKEN_PICTURE as error:
+        raise _unreadable(name, str(error)) from error
+
+
+def to_8_bit_grey(picture: Image.Image) -> Image.Image:
+    """PIL cuts 16-bit grey off at 255 where it converts it, and forgets its transparent value;
+    here it is scaled, and has alpha.
+    """
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    scaled = Image.fromarray(np.rint((values / 65535).clip(0, 1) * 255).astype(np.uint8))
+    if "transparency" in picture.info:
+        opaque = values != picture.info["transparency"]
+        scaled.putalpha(Image.fromarray(opaque.astype(np.uint8) * np.uint8(255)))
+    return scaled
 
 
 def encode_png(picture: Tensor, *, fast: bool = False) -> bytes:
@@ -91,35 +170,53 @@ def _to_8_bit(pixels: Tensor) -> NDArray[np.uint8]:
     return values
 
 
-def _open(data: bytes, max_pixels: int | None = None) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            # PIL warns of large pictures by a size of its own; here the caller sets the limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(picture, max_pixels)
-        picture.load()
-        return _8_bit_grey(ImageOps.exif_transpose(picture))
-    except InputError:
-        raise
-    except BROKEN_PICTURE as error:
-        raise InputError(
-            f"The {len(data)} bytes are not a readable picture ({error}). "
-            "Use a PNG, JPEG, WebP or TIFF file."
-        ) from error
+def _floats(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).float().div(255)
 
 
-def _check_size(picture: Image.Image, max_pixels: int | None) -> None:
+def _decoded(data: bytes, max_pixels: int | None, name: str, mode: str) -> Image.Image:
+    """In 8 bits, upright, in this mode, or in the one that has alpha too if the file has."""
+    name = name or f"The file of {len(data)} bytes"
+    with opened(io.BytesIO(data), name, max_pixels) as picture:
+        _check_values(picture, name)
+        whole = to_8_bit_grey(ImageOps.exif_transpose(picture))
+        if "A" not in whole.getbands() and "transparency" not in whole.info:
+            return whole.convert(mode)
+        return whole.convert("RGBA").convert(mode + "A")
+
+
+def _has_library(name: str) -> bool:
+    library = _LIBRARIES.get(name)
+    # A PIL that does not know the library warns if it is asked.
+    return library is None or (
+        library in (*features.modules, *features.codecs) and bool(features.check(library))
+    )
+
+
+def _check_size(picture: Image.Image, name: str, max_pixels: int | None) -> None:
     if max_pixels is not None and picture.width * picture.height > max_pixels:
+        raise _too_large(name, f"{picture.width}x{picture.height}", max_pixels)
+
+
+def _check_values(picture: Image.Image, name: str) -> None:
+    """What has no fixed white would come out black or white, whatever it shows."""
+    if picture.mode == "F" or (picture.mode == "I" and picture.format != "PNG"):
+        kind = "floating-point numbers" if picture.mode == "F" else "whole numbers of 32 bits"
         raise InputError(
-            f"The picture says it is {picture.width}x{picture.height} pixels, more than the "
-            f"{max_pixels / 1e6:.1f} million allowed here. It was not opened."
+            f"{name} holds {kind}, which do not say what is white. "
+            "Save it with 8 or 16 bits a channel."
         )
 
 
-def _8_bit_grey(picture: Image.Image) -> Image.Image:
-    """PIL cuts 16-bit grey off at 255 where it converts it; here it is scaled."""
-    if not picture.mode.startswith("I"):
-        return picture
-    values = np.asarray(picture).astype(np.float64) / 65535
-    return Image.fromarray(np.rint(values.clip(0, 1) * 255).astype(np.uint8))
+def _too_large(name: str, pixels: str, max_pixels: int | None) -> PictureTooLarge:
+    allowed = 2 * (Image.MAX_IMAGE_PIXELS or 0) if max_pixels is None else max_pixels
+    return PictureTooLarge(
+        f"{name} says it has {pixels} pixels; {allowed} are allowed here. It was not opened. "
+        "Use a smaller picture."
+    )
+
+
+def _unreadable(name: str, why: str) -> InputError:
+    return InputError(
+        f"{name} is not a readable picture ({why}). Use a whole {format_words()} file."
+    )

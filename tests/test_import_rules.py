@@ -84,6 +84,8 @@ RULES: dict[str, set[str]] = {
     "local_backend.cli": FRONT | {"nodes.conversions", "local_backend"},
     "local_backend.compare": TENSORS | FRONT | {"nodes.conversions", "local_backend"},
     "local_backend.demo": TENSORS | FRONT | {"nodes.conversions", "local_backend.sheets"},
+    "local_backend.cli_job": FRONT | {"nodes.conversions", "local_backend"},
+    "local_backend.picture_files": TENSORS | PURE | {"av", "nodes.conversions"},
     "local_backend.terminal": {"tqdm"},
     # Headers are read for the nodes' menus, so looking at a file loads no model library.
     "local_backend.checkpoints.files": LIGHT,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from ...nodes.conversions import BROKEN_PICTURE, FORMATS, decode_image, decode_mask
+from ...nodes.conversions import PictureTooLarge, decode_image, decode_mask, formats
 from ...nodes.errors import InputError
 from . import problems
 from .work import Failed
@@ -23,28 +19,14 @@ def read_picture(data: bytes, name: str, max_pixels: int) -> Tensor | Failed:
     One that says it has more than `max_pixels` is not decoded.
     """
     try:
-        size = _size(data)
-        if size[0] * size[1] > max_pixels:
-            text = f"The picture is {size[0]}x{size[1]}; {max_pixels} pixels are allowed"
-            return _refusal(name, "image_too_large", text, {"max_pixels": max_pixels})
         if name == "mask_url":
-            return decode_mask(data)
+            return decode_mask(data, max_pixels)
         return decode_image(data, max_pixels)[..., :3]
-    except Image.DecompressionBombError:  # by far more than PIL opens for anybody
-        text = f"The picture is too large to be opened; {max_pixels} pixels are allowed"
-        return _refusal(name, "image_too_large", text, {"max_pixels": max_pixels})
-    except (InputError, *BROKEN_PICTURE):
-        formats = {"supported_formats": list(FORMATS)}
-        return _refusal(name, "image_load_error", "The file is not a readable picture", formats)
+    except PictureTooLarge as error:
+        return _refusal(name, "image_too_large", error, {"max_pixels": max_pixels})
+    except InputError as error:
+        return _refusal(name, "image_load_error", error, {"supported_formats": list(formats())})
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    with warnings.catch_warnings():
-        # PIL warns of large pictures by a size of its own
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return picture.width, picture.height
-
-
-def _refusal(name: str, kind: str, text: str, ctx: Mapping[str, object]) -> Failed:
-    return Failed(problems.refused([problems.entry(name, kind, text, None, ctx)]))
+def _refusal(name: str, kind: str, error: InputError, ctx: Mapping[str, object]) -> Failed:
+    return Failed(problems.refused([problems.entry(name, kind, str(error), None, ctx)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,14 +24,16 @@ EXTEND_FORMS = (
     '"16:9" (aspect) or "1920x1080" (canvas)'
 )
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_DIGITS = r"\d{1,9}"  # more is no size, and Python refuses to read thousands of them
+_NUMBER = rf"({_DIGITS}(?:[.,]\d{{1,9}})?)"  # half of the world writes 1,5
 _MEGAPIXELS = re.compile(rf"{_NUMBER}\s*mp")
-_SIDE = re.compile(r"\d+")
-_PIXELS = re.compile(r"(\d+)\s*(?:px)?")
-_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
+_SIDE = re.compile(_DIGITS)
+_PIXELS = re.compile(rf"({_DIGITS})\s*(?:px)?")
+_SIZE = re.compile(rf"({_DIGITS})\s*(?:px)?\s*x\s*({_DIGITS})\s*(?:px)?")
 _FACTOR = re.compile(rf"{_NUMBER}\s*x")
-_ASPECT = re.compile(rf"{_NUMBER}\s*:\s*{_NUMBER}")
-_ONE_SIDE = re.compile(r"(left|top|right|bottom)\s*(\d+)\s*(?:px)?")
+_PERCENT = re.compile(rf"{_NUMBER}\s*%")
+_ASPECT = re.compile(rf"{_NUMBER}\s*[:/]\s*{_NUMBER}")
+_ONE_SIDE = re.compile(rf"(left|top|right|bottom)\s*[:=]?\s*({_DIGITS})\s*(?:px)?")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def parse_target(text: str) -> Target:
 
 
 def parse_extend(text: str) -> Extension:
-    """Read an extension: "256", "left 256, right 128", "1.5x", "16:9" or "1920x1080".
+    """Read an extension: "256", "left 256, right 128", "1.5x" or "150%", "16:9" or "1920x1080".
 
     Raises InputError for anything else, for one that adds nothing, and for sides above 16384 px.
     """
@@ -100,17 +103,47 @@ def parse_extend(text: str) -> Extension:
     if match := _PIXELS.fullmatch(word):
         return _sides(dict.fromkeys(SIDES, match[1]), text)
     if match := _SIZE.fullmatch(word):
-        width, height = (_side(side, "Extend", text) for side in match.groups())
-        return Extension(size=(width, height))
+        return Extension(size=_canvas_size(match[1], match[2], text))
     if match := _FACTOR.fullmatch(word):
-        return Extension(factor=_factor(match[1], text))
+        return Extension(factor=_factor(_float(match[1]), text))
+    if match := _PERCENT.fullmatch(word):
+        return Extension(factor=_factor(_percent(match[1], text), text))
     if match := _ASPECT.fullmatch(word):
         return Extension(aspect=_aspect(match[1], match[2], text))
     return _sides(_named_sides(word, text), text)
 
 
 def _normalised(text: str) -> str:
-    return text.strip().lower().replace("\u00d7", "x")  # the multiplication sign, often pasted
+    """One way to write what is written in several: full-width signs, as Chinese and Japanese
+    keyboards give them, and the signs of multiplication and ratio, which are often pasted.
+    """
+    plain = unicodedata.normalize("NFKC", text).strip().lower()
+    return plain.replace("\u00d7", "x").replace("\u2236", ":").replace("\u3001", ",")
+
+
+def _float(number: str) -> float:
+    return float(number.replace(",", "."))
+
+
+def _canvas_size(width: str, height: str, text: str) -> tuple[int, int]:
+    wide, high = int(width), int(height)
+    # Not taken as an aspect: then 15x15 would be one, and 16x16 a canvas.
+    if 0 < min(wide, high) < SIDE_MIN:
+        raise InputError(
+            f"Extend {text!r} is a canvas with a side of {min(wide, high)} px, which is out of "
+            f"range. Use {SIDE_MIN} to {SIDE_MAX} px or, if you mean the aspect, {wide}:{high}."
+        )
+    return _side(width, "Extend", text), _side(height, "Extend", text)
+
+
+def _percent(number: str, text: str) -> float:
+    percent = _float(number)
+    if 0 < percent <= 100:
+        raise InputError(
+            f"Extend {text!r} is out of range: the percentage is the new size, so use more than "
+            f"100%. To add {percent:g} %, write {100 + percent:g}%."
+        )
+    return percent / 100
 
 
 def _side(digits: str, name: str, text: str) -> int:
@@ -124,7 +157,7 @@ def _side(digits: str, name: str, text: str) -> int:
 
 
 def _megapixels(number: str, text: str) -> int:
-    megapixels = float(number)
+    megapixels = _float(number)
     if not MEGAPIXELS_MIN <= megapixels <= MEGAPIXELS_MAX:
         raise InputError(
             f"Target {text!r} is out of range. "
@@ -133,8 +166,7 @@ def _megapixels(number: str, text: str) -> int:
     return int(megapixels * MEGAPIXEL)
 
 
-def _factor(number: str, text: str) -> float:
-    factor = float(number)
+def _factor(factor: float, text: str) -> float:
     if not 1 < factor <= FACTOR_MAX:
         raise InputError(
             f"Extend {text!r} is out of range. "
@@ -144,7 +176,7 @@ def _factor(number: str, text: str) -> float:
 
 
 def _aspect(width: str, height: str, text: str) -> float:
-    sides = float(width), float(height)
+    sides = _float(width), _float(height)
     if min(sides) == 0 or max(sides) > ASPECT_MAX * min(sides):
         raise InputError(
             f"Extend {text!r} is out of range. "

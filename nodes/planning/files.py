@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import folder_paths
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 from torch import Tensor
 
-from ..conversions import BROKEN_PICTURE, FORMATS
+from ..conversions import opened, to_8_bit_grey
 from ..errors import InputError
 from .memory import file_masks
 from .planner import MAX_PIXELS
 
 TYPES = ("input", "output", "temp")
 CHANNELS = ("alpha", "red", "green", "blue")
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF: those with width and height exchanged
+TURNED = (5, 6, 7, 8)  # the orientations of EXIF with width and height exchanged
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,11 @@ def find_file(filename: str, subfolder: str, kind: str) -> str:
 def picture_size(path: str) -> PictureSize:
     """How large a file's pictures are, by its header alone; InputError if it is none."""
     with _opened(path) as picture:
-        width, height = picture.size
+        width, height = _stored_size(picture)
         # The base class's: a PNG's own would read all pixels to look behind them.
-        if Image.Image.getexif(picture).get(ORIENTATION) in TURNED:
+        if Image.Image.getexif(picture).get(ExifTags.Base.Orientation) in TURNED:
             width, height = height, width
-        frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-        return PictureSize(frames, height, width)
+        return PictureSize(_count(picture), height, width)
 
 
 def read_mask(path: str, channel: str) -> Tensor:
@@ -79,46 +78,60 @@ def read_mask(path: str, channel: str) -> Tensor:
     mask = file_masks.get(key)
     if mask is None:
         with _opened(path) as picture:
-            mask = _channel(ImageOps.exif_transpose(picture), channel)
+            mask = _channel(picture, channel)
         file_masks.put(key, mask)
     return mask
 
 
+def loads_by_av() -> bool:
+    """Whether the LoadImage of the ComfyUI that runs here reads by PyAV, as it does since 0.21, or
+    by PIL. The code is asked and not the version, which says nothing of a fork or a way back.
+    """
+    loader = getattr(sys.modules.get("nodes"), "LoadImage", None)
+    code = getattr(getattr(loader, "load_image", None), "__code__", None)
+    return code is not None and "VideoFromFile" in code.co_names
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height before any turning, which newer PILs have done at once for a TIFF."""
+    if picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        return tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]
+    return picture.size
+
+
+def _count(picture: Image.Image) -> int:
+    """How many pictures LoadImage makes of a file."""
+    if picture.format == "MPO" or (loads_by_av() and picture.format in ("TIFF", "AVIF")):
+        return 1
+    if picture.format != "TIFF":
+        return int(getattr(picture, "n_frames", 1))
+    # Pages of another size, such as thumbnails, are left out.
+    first = picture.size
+    return sum(page.size == first for page in ImageSequence.Iterator(picture))
+
+
 def _channel(picture: Image.Image, channel: str) -> Tensor:
-    if channel == "alpha":
-        if picture.mode == "P" and "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        if "A" not in picture.getbands():
-            return torch.zeros(1, 64, 64, dtype=torch.uint8)
-        return 255 - torch.from_numpy(np.array(picture.getchannel("A")))[None]
-    if picture.mode.startswith("I"):  # 16 bits of grey, which PIL would cut off
-        values = np.asarray(picture).astype(np.float64).clip(0, 65535) / 257
-        return torch.from_numpy(np.rint(values).astype(np.uint8))[None]
-    band = picture.convert("RGBA").getchannel(channel[0].upper())
-    return torch.from_numpy(np.array(band))[None]
+    if channel == "alpha" and not _has_alpha(picture):
+        return torch.zeros(1, 64, 64, dtype=torch.uint8)
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "I" or loads_by_av():  # else PIL cuts 16-bit grey off, and the run has that
+        upright = to_8_bit_grey(upright)
+    band = torch.from_numpy(np.array(upright.convert("RGBA").getchannel(channel[0].upper())))
+    return 255 - band[None] if channel == "alpha" else band[None]
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    """Whether LoadImage makes a mask of the file: PyAV takes a transparent colour for alpha, too,
+    and an AVIF's alpha for a picture of its own.
+    """
+    alpha, colour = "A" in picture.getbands(), "transparency" in picture.info
+    if loads_by_av():
+        return (alpha or colour) and picture.format != "AVIF"
+    return alpha or (colour and picture.mode == "P")
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Image.Image]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
-            picture = Image.open(path, formats=FORMATS)
-        with picture:
-            _check_size(picture)
-            yield picture
-    except InputError:
-        raise
-    except BROKEN_PICTURE as error:
-        raise InputError(
-            f"{os.path.basename(path)} is not a readable picture ({error}). "
-            "Use a PNG, JPEG, WebP or TIFF file."
-        ) from error
-
-
-def _check_size(picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise InputError(
-            f"The picture says it is {picture.width}x{picture.height} pixels. A plan is made for "
-            f"at most {MAX_PIXELS / 1e6:.0f} million."
-        )
+    with open(path, "rb") as file, opened(file, os.path.basename(path), MAX_PIXELS) as picture:
+        yield picture

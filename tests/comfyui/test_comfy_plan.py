@@ -92,6 +92,20 @@ def test_a_loaded_mask_is_read_by_its_channel(comfyui: ComfyUI, tmp_path: Path) 
     assert 'no channel "black"' in words and at_fault == "mask"
 
 
+@pytest.mark.parametrize("ending", ["webp", "tiff", "gif"])
+def test_a_mask_is_read_in_the_formats_that_comfyui_loads(
+    comfyui: ComfyUI, tmp_path: Path, ending: str
+) -> None:
+    picture = Image.new("RGBA", (768, 768), (90, 120, 80, 255))
+    picture.paste((0, 0, 0, 0), (100, 120, 200, 180))
+    picture.save(tmp_path / f"mask.{ending}")
+    file = upload(comfyui, tmp_path / f"mask.{ending}", f"mask-{uuid.uuid4().hex}.{ending}")
+    said = plan(comfyui, image=file, mask={**file, "channel": "alpha"})
+    [crop] = said["crops"]
+    x, y, width, height = crop["box"]
+    assert x <= 100 and y <= 120 and x + width >= 200 and y + height >= 180
+
+
 def test_a_picture_without_alpha_has_an_empty_mask(comfyui: ComfyUI) -> None:
     said = plan(comfyui, mask={**EXAMPLE, "channel": "alpha"})
     assert said["words"].startswith("The mask is empty") and said["crops"] == []
@@ -108,7 +122,7 @@ def test_a_picture_that_its_camera_turned_is_planned_upright(
 ) -> None:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    for ending in ("jpg", "png"):
+    for ending in ("jpg", "png", "webp", "tiff"):
         file = tmp_path / f"turned.{ending}"
         Image.new("RGB", (400, 300)).save(file, exif=exif)
         turned = upload(comfyui, file, f"turned-{uuid.uuid4().hex}.{ending}")
