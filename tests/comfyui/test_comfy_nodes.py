@@ -39,7 +39,7 @@ def test_canvas_options_reach_the_edit_and_the_proof_measures_it(
         assert line in text
     assert "denoise" in text
     # A hard edge: the blend is the painted box of 116 x 140 px and nothing else.
-    shares = re.findall(r"([\d.]+)% of the picture in the blend", text)
+    shares = re.findall(r"([\d.]+)% of the picture inside", text)
     assert shares == [f"{100 * 116 * 140 / 768**2:.1f}"] * 2
 
 
