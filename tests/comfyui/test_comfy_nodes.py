@@ -67,3 +67,37 @@ def test_a_preset_goes_before_the_widgets_and_the_report_says_so(
     [text] = run.outputs["said"]["text"]
     assert "20 steps, cfg 1, guidance 30, seed 12" in text
     assert text.splitlines()[-1] == "preset fast (cfg 1): 20 steps, cfg 1, guidance 30"
+
+
+@pytest.mark.parametrize("way", ["pad for outpainting", "invert mask", "canvas invert"])
+def test_what_is_left_free_in_the_middle_of_the_mask_stays(
+    comfyui: ComfyUI, object_info: dict[str, Any], way: str
+) -> None:
+    """In core's own nodes; the proof measures by the mask that went in, not by the edit's."""
+    prompt, task = fill_prompt(object_info, seed=13, steps=1)
+    picture, kept = prompt[task]["inputs"]["image"], prompt[task]["inputs"]["mask"]
+    options = {"grow": 8, "blend": 16, "context": 1.5, "target": "auto", "regions": "per region"}
+    invert = way == "canvas invert"
+    prompt["canvas"] = {
+        "class_type": "OneRewardCanvas",
+        "inputs": {**options, "seam": 1.0, "clean": True, "invert": invert},
+    }
+    if way == "pad for outpainting":
+        sides = dict.fromkeys(("left", "top", "right", "bottom"), 128)
+        inputs = {"image": picture, "feathering": 40, **sides}
+        prompt["free"] = {"class_type": "ImagePadForOutpaint", "inputs": inputs}
+        picture, mask = ["free", 0], ["free", 1]
+    elif way == "invert mask":
+        prompt["free"] = {"class_type": "InvertMask", "inputs": {"mask": kept}}
+        mask = ["free", 0]
+    else:
+        mask = kept
+    prompt[task]["inputs"] |= {"image": picture, "mask": mask, "canvas": ["canvas", 0]}
+    wires = {"before": picture, "after": [task, 0], "mask": [task, 1], "painted": mask}
+    prompt["proof"] = {"class_type": "OneRewardProof", "inputs": wires | {"canvas": ["canvas", 0]}}
+    run = comfyui.run(prompt)
+    assert run.status == "success", run.message("execution_error")
+    [text] = run.outputs["proof"]["text"]
+    measured = r"outside grow \+ blend \(24 px\) of the painted mask 0, ([0-9.]+)%"
+    [inside] = re.findall(measured, text)
+    assert 40 < float(inside) < 99.9  # the rest is the middle, and it stayed
