@@ -178,7 +178,7 @@ def test_a_default_canvas_is_set_field_by_field_and_taken_back(
     page.screenshot("settings, canvas")
     assert stored(server)["canvas"] == {
         "grow": -12, "blend": 16, "context": 1.5, "target": "1024", "regions": "one crop",
-        "seam": 1.0, "clean": False, "invert": False,
+        "seam": 1.0, "clean": False, "invert": False, "alpha": "keep",
     }  # fmt: skip
     own.check()
     expect(canvas.get_by_label("Grow")).to_be_hidden()

@@ -29,6 +29,7 @@ export function group(label, ...children) {
 export class Outcome {
   constructor() {
     this.element = el("p", { class: "or-outcome", role: "status" })
+    this.attempts = 0
   }
 
   say(text) {
@@ -44,16 +45,19 @@ export class Outcome {
 
 /**
  * Do `work` while `control`, if any, is switched off; what it returns is said, as is what went wrong.
+ * Of attempts that overlap, only the last one's outcome is: an older "Saved." must not hide an error.
  * True if it went well.
  */
 export async function attempt(outcome, control, work) {
+  const own = ++outcome.attempts
   outcome.say("\u2026")
   if (control) control.disabled = true
   try {
-    outcome.say(await work())
+    const text = await work()
+    if (own === outcome.attempts) outcome.say(text)
     return true
   } catch (error) {
-    outcome.fail(error)
+    if (own === outcome.attempts) outcome.fail(error)
     return false
   } finally {
     if (control) control.disabled = false
