@@ -10,6 +10,7 @@ from ..nodes.contracts import ACCELERATIONS, EditRecipe, EditRequest
 from ..nodes.errors import InputError
 
 MAX_STEPS = 1000  # the flow was trained on that many time steps
+MAX_IMAGES = 16  # as many as a node makes
 MAX_GUIDANCE = 100.0
 MAX_SEED = 2**64 - 1
 SIDE_MULTIPLE = 16
@@ -26,7 +27,7 @@ def check_recipe(recipe: EditRecipe) -> None:
         if not isinstance(text, str):
             raise InputError(f"{name} is {text!r}. Give it as text.")
     _check_whole("num_inference_steps", recipe.num_inference_steps, 1, MAX_STEPS)
-    _check_whole("num_images", recipe.num_images, 1, MAX_SEED)
+    _check_whole("num_images", recipe.num_images, 1, MAX_IMAGES)
     _check_whole("seed", recipe.seed, 0, MAX_SEED - recipe.num_images + 1)
     _check_scale("guidance_scale", recipe.guidance_scale)
     _check_scale("true_cfg", recipe.true_cfg)

@@ -49,6 +49,10 @@ class Job:
 def make_job(options: argparse.Namespace) -> Job:
     """Words and numbers are looked at before the files are, and all before a model is loaded."""
     recipe, extends = _recipe(options), options.task is EditTask.EXTEND
+    if extends and getattr(options, "mask", None) is not None:
+        raise InputError(
+            "--mask does not go with extend, whose mask is the new area. Leave it out."
+        )
     if extends:
         _check_extension(options)
     elif options.mask is None:
@@ -102,7 +106,7 @@ def _read_mask(path: Path) -> Tensor:
     elif mask.max() == 0:
         why = "it is transparent where it is white, and black elsewhere"
     else:
-        why = f"it is at most {mask.max():.0%} white, and less than {CLEAN_LEVEL:.0%} is black"
+        why = f"it is at most {mask.max():.1%} white, and less than {CLEAN_LEVEL:.0%} is black"
     raise InputError(
         f"The mask {path} is empty: {why}, so nothing would change. "
         "Paint white and opaque what is to change."

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from ..nodes.conversions import decode_image, encode_png, opened
+from ..nodes.conversions import decode_image, encode_png, has_alpha, opened
 from ..nodes.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _deep_pixels(picture: Image.Image, data: bytes, name: str) -> Tensor:
     values = _upright(values, picture.getexif().get(ExifTags.Base.Orientation, 1))
     if values.shape[-1] < 3:
         values = values[..., [0, 0, 0, *range(1, values.shape[-1])]]
-    elif "A" not in picture.getbands() and "transparency" not in picture.info:
+    elif not has_alpha(picture) and "transparency" not in picture.info:
         values = values[..., :3]  # a TIFF's fourth channel may be anything
     return torch.from_numpy(values.astype(np.float32)).div(DEEP)[None]
 

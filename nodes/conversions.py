@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from .errors import InputError
@@ -27,10 +27,11 @@ _FORMATS = {
     "GIF": "GIF",
 }  # fmt: skip
 _LIBRARIES = {"JPEG": "jpg", "WEBP": "webp", "AVIF": "avif"}  # those PIL can be built without
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What PIL raises for broken files, from one format or another.
 BROKEN_PICTURE = (
     OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, EOFError, OverflowError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -103,6 +104,11 @@ def opened(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterato
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many", max_pixels) from error
     except UnidentifiedImageError as error:  # its words hold an address in memory
+        file.seek(0)
+        if file.read(4) in _TIFF_BEGINNINGS:
+            raise InputError(
+                f"{name} is a TIFF of a kind that is not read here. Save it as a PNG."
+            ) from error
         raise _unreadable(name, "its format is not known") from error
     except BROKEN_PICTURE as error:
         raise _unreadable(name, str(error)) from error
@@ -180,9 +186,14 @@ def _decoded(data: bytes, max_pixels: int | None, name: str, mode: str) -> Image
     with opened(io.BytesIO(data), name, max_pixels) as picture:
         _check_values(picture, name)
         whole = to_8_bit_grey(ImageOps.exif_transpose(picture))
-        if "A" not in whole.getbands() and "transparency" not in whole.info:
+        if not has_alpha(whole) and "transparency" not in whole.info:
             return whole.convert(mode)
         return whole.convert("RGBA").convert(mode + "A")
+
+
+def has_alpha(picture: Image.Image) -> bool:
+    """Whether it has an alpha channel; the A of Lab is a colour."""
+    return "A" in picture.getbands() and picture.mode != "LAB"
 
 
 def _has_library(name: str) -> bool:
@@ -206,6 +217,21 @@ def _check_values(picture: Image.Image, name: str) -> None:
             f"{name} holds {kind}, which do not say what is white. "
             "Save it with 8 or 16 bits a channel."
         )
+    if picture.format == "TIFF" and _is_misread(picture):
+        raise InputError(
+            f"{name} is a 16-bit TIFF in uncompressed planes, or with 0 for white, which is not "
+            "read here. Save it as a PNG."
+        )
+
+
+def _is_misread(picture: Image.Image) -> bool:
+    """PIL reads 16 bits in uncompressed planes as one plane, and turns no 16-bit grey round."""
+    tags, names = picture.tag_v2, ExifTags.Base  # type: ignore[attr-defined]
+    bits = tags.get(names.BitsPerSample, 1)
+    if max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
+        return False
+    planes = tags.get(names.PlanarConfiguration) == 2 and tags.get(names.Compression, 1) == 1
+    return planes or tags.get(names.PhotometricInterpretation) == 0
 
 
 def _too_large(name: str, pixels: str, max_pixels: int | None) -> PictureTooLarge:

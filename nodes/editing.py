@@ -80,6 +80,7 @@ def default_canvas(task: EditTask) -> CanvasOptions:
     return CanvasOptions(grow=REMOVE_GROW) if task is EditTask.REMOVE else CanvasOptions()
 
 
+@torch.no_grad()
 def edit(
     image: Tensor,
     mask: Tensor,
@@ -111,6 +112,7 @@ def edit(
     count = recipe.num_images
     outputs = Outputs(image, pairs, plans, count)
     pieces = split(plans, count, backend.capabilities.images_per_run or count)
+    _check_seeds(recipe, pieces)
     bar = Bar(progress, len(pieces))
     jobs = [
         Job(
@@ -163,6 +165,7 @@ def _shape_noted(plan: CanvasPlan) -> CanvasPlan:
     return plan if plan.crops else dataclasses.replace(plan, notes=(SHAPE_NOTE,))
 
 
+@torch.no_grad()
 def extend(
     image: Tensor,
     to: str,
@@ -295,6 +298,15 @@ class CropProgress:
 def _request(recipe: EditRecipe, picture: Tensor, piece: Piece) -> EditRequest:
     seed = _seed(recipe, piece.first)
     return recipe.on(*cut(picture, piece.crop), seed=seed, num_images=piece.count)
+
+
+def _check_seeds(recipe: EditRecipe, pieces: Sequence[Piece]) -> None:
+    """Within a job seeds rise by 1 and do not begin anew at 0, as they do from job to job."""
+    if any(_seed(recipe, piece.first) + piece.count > SEEDS for piece in pieces):
+        raise InputError(
+            f"Seed {recipe.seed} with {recipe.num_images} images per picture passes the largest "
+            f"seed, {SEEDS - 1}. Use a smaller seed."
+        )
 
 
 def _seed(recipe: EditRecipe, index: int) -> int:

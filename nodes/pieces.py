@@ -12,6 +12,7 @@ from .canvas.options import ALPHA_CHOICES, CanvasOptions
 from .canvas.plan import CanvasPlan
 from .canvas.stitch import paste
 from .contracts import EditResult
+from .errors import LocalBackendError
 from .reports import Report
 
 
@@ -58,6 +59,11 @@ class Outputs:
     def add(self, piece: Piece, result: EditResult, options: CanvasOptions, report: Report) -> None:
         """Paste a result. Where it was flagged, the input stays and the mask says so."""
         opaque = options.alpha == ALPHA_CHOICES[1]
+        if len(result.images) != piece.count:
+            raise LocalBackendError(
+                f"{piece.name} was asked for {piece.count} images, and the backend returned "
+                f"{len(result.images)}. Use a backend that returns as many as it is asked for."
+            )
         made = zip(result.images, result.has_nsfw_concepts, strict=True)
         for i, (generated, flagged) in enumerate(made, piece.first):
             if flagged:

@@ -36,6 +36,17 @@ def test_margins_follow_the_words_and_the_anchor(text: str, anchor: str, expecte
     assert margins(parse_extend(text), anchor, 50, 64) == expected
 
 
+@pytest.mark.parametrize("text", ["16x", "16384", "left 16384, top 16384"])
+def test_a_canvas_that_no_memory_holds_is_refused_with_its_size(text: str) -> None:
+    with pytest.raises(InputError, match=r"new canvas is \d+x\d+, \d+ MP; at most 256 MP"):
+        margins(parse_extend(text), "center", 1500, 2000)
+
+
+def test_a_picture_that_is_as_large_already_goes_through() -> None:
+    nothing = margins(parse_extend("4:3"), "center", 15000, 20000)
+    assert nothing == Margins(0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("size", [(50, 64), (64, 50), (1, 777), (2160, 3840), (333, 333)])
 @pytest.mark.parametrize("aspect", [16 / 9, 9 / 16, 1.0, 2.39, 0.8])
 def test_an_aspect_keeps_one_side_and_is_met_to_the_pixel(

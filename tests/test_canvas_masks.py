@@ -131,6 +131,7 @@ def test_pinholes_that_the_blend_touches_are_filled(hole: tuple[int, int, int, i
         (SPECK, CanvasOptions(grow=0, blend=0)),
         (SPECK, CanvasOptions(clean=False)),
         (SPECK, CanvasOptions(invert=True)),
+        ((40, 40, 41, 41), CanvasOptions(grow=-1)),
         ((5, 20, 8, 28), CanvasOptions()),  # open to the outside
     ],
 )

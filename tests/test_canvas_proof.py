@@ -71,3 +71,16 @@ def test_what_does_not_belong_together_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=words):
         prove(before, after, blend)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_hides_no_change_and_is_none(value: float) -> None:
+    before = picture()
+    before[0, 0, 0, 1] = value
+    done = edit(before, mask(), FILL, None, ColourBackend(), RecordingProgress())
+    assert prove(before, done.images, done.mask).max_difference == 0
+    done.images[0, 59, 79, 2] += 0.25
+    proof = prove(before, done.images, done.mask)
+    assert proof.max_difference == pytest.approx(0.25) and "nan" not in proof.text
+    done.images[0, 58, 79, 2] = value
+    assert prove(before, done.images, done.mask).max_difference == float("inf")

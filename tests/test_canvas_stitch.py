@@ -8,7 +8,7 @@ import pytest
 import torch
 from onereward_pack.nodes.canvas.geometry import Box, Crop
 from onereward_pack.nodes.canvas.stitch import cut, paste
-from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.errors import InputError, LocalBackendError
 from scipy import ndimage
 from torch import Tensor
 
@@ -134,6 +134,17 @@ def test_an_answer_of_another_size_is_refused_with_both_sizes() -> None:
     before = out.clone()
     with pytest.raises(InputError, match=r"48x64x3.*64x64x3"):
         paste(out, crop, torch.rand(48, 64, 3), 1.0)
+    assert torch.equal(out, before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_answer_that_is_no_number_is_refused_and_nothing_is_written(value: float) -> None:
+    crop = make_crop(Box(0, 0, 64, 64), (64, 64), Box(20, 20, 40, 40))
+    out, answer = torch.rand(64, 64, 3), torch.rand(64, 64, 3)
+    before = out.clone()
+    answer[0, 0, 1] = value
+    with pytest.raises(LocalBackendError, match="no numbers.*bf16 or fp32"):
+        paste(out, crop, answer, 1.0)
     assert torch.equal(out, before)
 
 

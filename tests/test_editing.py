@@ -21,6 +21,7 @@ from onereward_pack.nodes.editing import default_canvas, edit, extend
 from onereward_pack.nodes.errors import (
     ContentPolicyError,
     InputError,
+    LocalBackendError,
     PartialFailureError,
     RemoteError,
 )
@@ -475,3 +476,37 @@ def test_a_backend_that_looks_embeddings_up_is_believed() -> None:
     recipe = replace(RECIPE, prompt="a cat, embedding:x")
     done = edit(picture(), square(), recipe, HARD, backend, RecordingProgress())
     assert "literally" not in done.report
+
+
+def test_a_seed_that_a_later_picture_takes_past_the_last_is_refused_before_the_first() -> None:
+    recipe = replace(RECIPE, seed=2**64 - 4, num_images=3)
+    backend = ColourBackend()
+    with pytest.raises(InputError, match="passes the largest seed"):
+        edit(picture(2), square(), recipe, HARD, backend, RecordingProgress())
+    assert not backend.requests
+    single = ColourBackend()
+    single.capabilities = replace(single.capabilities, images_per_run=1)
+    done = edit(picture(2), square(), recipe, HARD, single, RecordingProgress())
+    assert done.seeds[2:5] == (2**64 - 2, 2**64 - 1, 0)
+
+
+def test_a_picture_with_gradients_is_edited_and_the_result_has_none() -> None:
+    image = picture().requires_grad_()
+    done = edit(
+        image, square().requires_grad_(), RECIPE, None, ColourBackend(), RecordingProgress()
+    )
+    assert not done.images.requires_grad
+    recipe = replace(RECIPE, task=EditTask.EXTEND)
+    wide = extend(image, "16:9", "center", 8, recipe, None, ColourBackend(), RecordingProgress())
+    assert not wide.images.requires_grad
+
+
+def test_a_backend_that_returns_too_few_images_is_told_so() -> None:
+    class Miser(ColourBackend):
+        def run(self, *arguments: Any) -> EditResult:
+            whole = super().run(*arguments)
+            return replace(whole, images=whole.images[:1], has_nsfw_concepts=(False,))
+
+    recipe = replace(RECIPE, num_images=2)
+    with pytest.raises(LocalBackendError, match="asked for 2 images.*returned 1"):
+        edit(picture(), square(), recipe, HARD, Miser(), RecordingProgress())

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onereward_pack.local_backend.picture_files import encode_picture, read_picture
+from onereward_pack.nodes.conversions import decode_image, decode_mask
 from onereward_pack.nodes.errors import InputError, MissingDependencyError
 from PIL import ExifTags, Image, ImageCms
 
@@ -139,7 +140,7 @@ def test_a_transparent_colour_of_16_bits_becomes_alpha(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tags", "why"), [
     ({"TileWidth": 16}, "tiles"), ({"ExtraSamples": 1}, "alpha is multiplied in"),
-    ({"PhotometricInterpretation": 6}, "neither RGB nor grey|not a readable picture"),
+    ({"PhotometricInterpretation": 6}, "neither RGB nor grey|of a kind that is not read"),
 ])  # fmt: skip
 def test_a_tiff_that_would_come_out_wrong_is_refused(
     tmp_path: Path, tags: dict[str, int], why: str
@@ -202,3 +203,36 @@ def test_a_file_that_is_none_or_empty_is_said_by_its_name(tmp_path: Path) -> Non
                         "words.png": "words.png is not a readable picture"}.items():  # fmt: skip
         with pytest.raises(InputError, match=words):
             read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("channels", "tags"),
+    [(1, {"PhotometricInterpretation": 0}), (3, {"PlanarConfiguration": 2}), (5, {})],
+)
+def test_a_tiff_that_pil_reads_wrong_is_refused_as_a_mask(
+    channels: int, tags: dict[str, int]
+) -> None:
+    with pytest.raises(InputError, match=r"^m\.tif is a .*TIFF.* Save it as a PNG\.$"):
+        decode_mask(tiff_of(values(channels), **tags), name="m.tif")
+
+
+def test_a_lab_tiff_has_no_alpha() -> None:
+    file = io.BytesIO()
+    Image.new("LAB", (8, 6), (120, 130, 140)).save(file, "TIFF")
+    assert decode_image(file.getvalue()).shape == (1, 6, 8, 3)
+
+
+def test_what_a_decoder_says_of_a_broken_file_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libavif's refusals come as RuntimeError."""
+
+    def load(self: Image.Image) -> None:
+        raise RuntimeError("Failed to decode image")
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "BMP")
+    monkeypatch.setattr(Image.Image, "load", load)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(InputError, match=r"a\.avif is not a readable picture \(Failed"):
+        decode_image(file.getvalue(), name="a.avif")

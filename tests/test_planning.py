@@ -185,7 +185,8 @@ def test_a_picture_that_has_the_shape_goes_through() -> None:
         ({"extend_to": "64x64"}, "extend_to", "smaller than the picture"),
         ({"anchor": "north"}, "extend_to", "Unknown anchor 'north'"),
         ({"overlap": 9999}, "overlap", "Overlap 9999 is out of range"),
-        ({"extend_to": "16384"}, "extend_to", "at most 128 MP"),
+        ({"extend_to": "6000"}, "extend_to", "at most 128 MP"),
+        ({"extend_to": "16384"}, "extend_to", "at most 256 MP"),
     ],
 )
 def test_what_extend_cannot_do_names_its_input(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .sizes import Extension
+from .sizes import MEGAPIXEL, Extension
 
 ANCHORS = (
     "center",
@@ -22,6 +22,7 @@ ANCHORS = (
     "bottom right",
 )
 NEW_AREA = 0.5
+MAX_CANVAS = 1 << 28  # pixels; one copy of such a picture has 3.2 GB
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,20 @@ def margins(extension: Extension, anchor: str, height: int, width: int) -> Margi
 
     `anchor` (one of ANCHORS) says where the old picture sits on the new canvas; an odd pixel goes
     to the right or the bottom. Pixels per side ignore the anchor. Raises InputError for a canvas
-    smaller than the picture and for an unknown anchor.
+    smaller than the picture or larger than MAX_CANVAS, and for an unknown anchor.
     """
+    whole = _margins(extension, anchor, height, width)
+    new_height = height + whole.top + whole.bottom
+    new_width = width + whole.left + whole.right
+    if new_height * new_width > max(MAX_CANVAS, height * width):
+        raise InputError(
+            f"The new canvas is {new_width}x{new_height}, {new_width * new_height / MEGAPIXEL:.0f} "
+            f"MP; at most {MAX_CANVAS // MEGAPIXEL} MP can be made. Extend less."
+        )
+    return whole
+
+
+def _margins(extension: Extension, anchor: str, height: int, width: int) -> Margins:
     if extension.sides is not None:
         return Margins(*extension.sides)
     new_height, new_width = _canvas(extension, height, width)

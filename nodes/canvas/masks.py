@@ -124,15 +124,16 @@ def blend_mask(painted: Tensor, grow: int, blend: int) -> Tensor:
 
 def pinholes(painted: Tensor, blend: Tensor, options: CanvasOptions) -> tuple[Tensor, int]:
     """The holes that cleaning fills: those of at most PINHOLE_PX that the blend touches anyway, so
-    that no pixel changes which would not have changed with the hole. None without options.clean,
-    nor under invert, where a hole is what the artist painted.
+    that no pixel changes which would not have changed with the hole. None without options.clean;
+    none under invert, where a hole is what the artist painted; and none under a shrink, which eats
+    from holes too: filling one could bring back what the shrink takes away.
 
     Args:
         painted: bool [h, w]; blend: what blend_mask makes of it.
 
     Returns (bool [h, w]: their pixels, how many holes they are).
     """
-    if not options.clean or options.invert:
+    if not options.clean or options.invert or options.grow < 0:
         return torch.zeros_like(painted), 0
     return small_holes(painted, PINHOLE_PX, blend > 0)
 

@@ -92,11 +92,7 @@ def _crop(
     if count:
         near = near | filled
         # A hole lies nearer to its rim than to all beyond, so growing from it adds nothing there.
-        blend = (
-            blend_mask(near, options.grow, options.blend)
-            if options.grow < 0
-            else blend.masked_fill(filled, 1.0)
-        )
+        blend = blend.masked_fill(filled, 1.0)
     return Crop(
         frame.box,
         frame.scaled,

@@ -63,7 +63,7 @@ def prove(
         canvas[top : top + source.shape[0], left : left + source.shape[1]] = source
         touched = used if reach is None else reach[index * len(reach) // len(after)]
         untouched = touched == 0
-        change = torch.where(picture == canvas, torch.zeros(()), (picture - canvas).abs())
+        change = _change(canvas, picture)
         outside = change[untouched]
         worst = float(outside.max()) if outside.numel() else 0.0
         largest = max(largest, worst)
@@ -72,6 +72,13 @@ def prove(
         lines.append(f"image {index + 1}: largest change outside {where} {worst:g}, {changed}")
         lines.append(f"image {index + 1}: {_step_words(canvas, picture, used)}")
     return Proof(torch.stack(differences), largest, "\n".join(lines))
+
+
+def _change(before: Tensor, after: Tensor) -> Tensor:
+    """Absolute change per value; 0 where both are no number, infinite where one is."""
+    same = (before == after) | (before.isnan() & after.isnan())
+    change = (after - before).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return change.masked_fill(same, 0.0)
 
 
 def _step_words(before: Tensor, after: Tensor, blend: Tensor) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import InputError
+from ..errors import InputError, LocalBackendError
 from .geometry import Crop
 from .resample import pad_reflect, resize, resize_kept
 from .seam import SeamStep, correct_seam, seam_step
@@ -45,10 +45,13 @@ def paste(
         seam: strength of the seam correction, 0 (off) to 1.
         opaque: alpha is mixed, too, towards 1.
 
-    Returns the colour step across the seam without and with the correction. Raises InputError for
-    a `generated` of another size.
+    Returns the colour step across the seam without and with the correction.
+
+    Raises:
+        InputError: `generated` has another size.
+        LocalBackendError: it holds values that are no numbers.
     """
-    _check_size(generated, crop)
+    _check_answer(generated, crop)
     scaled = generated[: crop.scaled[0], : crop.scaled[1]].to(out.device)
     patch = resize(scaled, (crop.box.height, crop.box.width)).clamp(0.0, 1.0)
     original = _visible(out, crop)
@@ -65,15 +68,20 @@ def paste(
     return SeamStep(before, after)
 
 
-def _check_size(generated: Tensor, crop: Crop) -> None:
-    if tuple(generated.shape) == (*crop.size, 3):
-        return
+def _check_answer(generated: Tensor, crop: Crop) -> None:
     height, width = crop.size
-    came = "x".join(str(side) for side in generated.shape)
-    raise InputError(
-        f"The generated picture is {came} (height x width x channels), but the crop sent to the "
-        f"model was {height}x{width}x3. Use a backend that returns the size it was given."
-    )
+    if tuple(generated.shape) != (height, width, 3):
+        came = "x".join(str(side) for side in generated.shape)
+        raise InputError(
+            f"The generated picture is {came} (height x width x channels), but the crop sent to "
+            f"the model was {height}x{width}x3. Use a backend that returns the size it was given."
+        )
+    if not generated.isfinite().all():
+        raise LocalBackendError(
+            "The model's picture holds values that are no numbers (NaN or infinity), as half "
+            "precision gives where it overflows. Nothing of it was used. Run the model or its VAE "
+            "in bf16 or fp32."
+        )
 
 
 def _visible(picture: Tensor, crop: Crop) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 from torch import Tensor
 
-from ..conversions import opened, to_8_bit_grey
+from ..conversions import has_alpha, opened, to_8_bit_grey
 from ..errors import InputError
 from .memory import file_masks
 from .planner import MAX_PIXELS
@@ -125,7 +125,7 @@ def _has_alpha(picture: Image.Image) -> bool:
     """Whether LoadImage makes a mask of the file: PyAV takes a transparent colour for alpha, too,
     and an AVIF's alpha for a picture of its own.
     """
-    alpha, colour = "A" in picture.getbands(), "transparency" in picture.info
+    alpha, colour = has_alpha(picture), "transparency" in picture.info
     if loads_by_av():
         return (alpha or colour) and picture.format != "AVIF"
     return alpha or (colour and picture.mode == "P")
