@@ -175,20 +175,20 @@ def artists_areas(mask: Tensor, options: CanvasOptions, size: tuple[int, int]) -
 
 
 def reach(painted: Tensor, options: CanvasOptions) -> Tensor:
-    """bool [H, W]: what lies within grow + blend of it."""
+    """bool [H, W]: what lies within grow + blend of it, after a shrink of what is left."""
+    grow = max(options.grow, 0)
+    if options.grow < 0 and not painted.all():
+        eaten = ndimage.distance_transform_edt(painted.numpy()) <= -options.grow
+        painted = painted & ~torch.from_numpy(eaten)
     if not painted.any():
         return painted
     distance = torch.from_numpy(ndimage.distance_transform_edt(~painted.numpy()))
-    if options.blend == 0:
-        return distance <= options.grow
-    return distance < options.grow + options.blend
+    return distance <= grow if options.blend == 0 else distance < grow + options.blend
 
 
 def check_kept(source: Tensor, done: Edit, painted: Tensor, options: CanvasOptions) -> None:
     """(a) Nothing outside grow + blend of the artist's mask changes, and alpha is kept if asked."""
-    kept = done.mask == 0
-    if options.grow >= 0:
-        kept |= ~torch.stack([reach(area, options) for area in painted])
+    kept = (done.mask == 0) | ~torch.stack([reach(area, options) for area in painted])
     same = same_bits(source, done.images)
     assert same[kept].all()
     if options.alpha == ALPHA_CHOICES[0]:
