@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from .models import SCHEDULER_CONFIG, Denoiser, load_denoiser, load_vae
 from .tokenizers import caption_ids
@@ -44,7 +44,7 @@ def name_for_all_versions(weights: Path) -> None:
     """CLIP's weights under the names that every version of transformers reads. From 5.6 on it
     leaves their prefix out when it writes, and older versions would fill all with random numbers.
     """
-    tensors = load_file(weights)
+    tensors = load(weights.read_bytes())  # not mapped: the file is written over
     named = {CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensors[name] for name in tensors}
     save_file(named, weights, metadata={"format": "pt"})
 
