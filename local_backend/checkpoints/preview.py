@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
@@ -29,7 +29,8 @@ _MODELS = {
     "text_encoder": CLIPTextModel,
     "text_encoder_2": T5EncoderModel,
 }
-_TOKENIZERS = {"tokenizer": CLIPTokenizer, "tokenizer_2": T5TokenizerFast}
+# the fast one by name: before transformers 5, CLIPTokenizer takes Chinese apart in another way
+_TOKENIZERS = {"tokenizer": CLIPTokenizerFast, "tokenizer_2": T5TokenizerFast}
 _LATENT_RGB = "vae/latent_rgb.json"
 _JSON_FILES = (
     "scheduler/scheduler_config.json",
