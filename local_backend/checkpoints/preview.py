@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,9 +103,12 @@ def _load_model(kind: Any, folder: Path) -> Any:
     # both libraries fill what is missing with random numbers and go on
     strays = [*info["missing_keys"], *info["unexpected_keys"]]
     if strays:
+        library = kind.__module__.partition(".")[0]
+        version = sys.modules[library].__version__
         raise CheckpointError(
-            f"{folder} is no {kind.__name__}: {len(strays)} weights missing or unknown, such as "
-            f"{strays[0]}. Install the pack again."
+            f"{folder} does not load as {kind.__name__} of {library} {version}: "
+            f"{len(strays)} weights missing or unknown, such as {strays[0]}. Install the pack "
+            f"again; if it stays so, the pack does not know this version of {library} yet."
         )
     return model.eval().requires_grad_(False)
 
