@@ -147,8 +147,8 @@ def _at_fault(error: BaseException) -> Found | None:
             if found and Path(frame.filename).is_relative_to(found.folder / name):
                 return found
     # our own line asked a package for what it does not have
-    name = error.name if isinstance(error, ImportError) else None
-    return find_package(name.partition(".")[0]) if name else None
+    asked = error.name if isinstance(error, ImportError) else None
+    return find_package(asked.partition(".")[0]) if asked else None
 
 
 def _broken(found: Found, error: BaseException) -> MissingDependencyError:
