@@ -5,7 +5,6 @@ Each is a list of names and versions in data/installs, laid out as the metadata 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -52,14 +51,11 @@ class Emulated:
     """A Python of its own that has pip, and of all else the metadata."""
 
     def __init__(self, folder: Path) -> None:
-        venv.create(folder, with_pip=False, symlinks=os.name != "nt")
+        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
         windows = os.name == "nt"
         self.python = folder / ("Scripts/python.exe" if windows else "bin/python")
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         self.site = folder / ("Lib" if windows else f"lib/{version}") / "site-packages"
-        spec = importlib.util.find_spec("pip")
-        assert spec is not None and spec.origin is not None
-        shutil.copytree(Path(spec.origin).parent, self.site / "pip")
 
     def fill(self, packages: Mapping[str, tuple[str, list[str]]]) -> None:
         for old in self.site.glob("*.dist-info"):
