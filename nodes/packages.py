@@ -114,10 +114,11 @@ def imported_packages() -> Iterator[None]:
             ) from error
         raise _broken(found, error) from error
     except _IMPORT_FAULTS as error:
-        found = _at_fault(error)
+        cause = _first_cause(error)
+        found = _at_fault(cause)
         if found is None:
             raise
-        raise _broken(found, error) from error
+        raise _broken(found, cause) from error
 
 
 def _stored_version(name: str, file: Path) -> str:
@@ -135,10 +136,15 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def _at_fault(error: BaseException) -> Found | None:
-    """The package in which the first cause of this error was raised; None if that is the pack."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What diffusers and transformers wrap once or twice when they import lazily."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _at_fault(error: BaseException) -> Found | None:
+    """The package in which this error was raised; None if that is the pack."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.name == "__getattr__":
             continue  # a package that was asked for what it does not have; who asked is next

@@ -90,6 +90,7 @@ def test_the_one_who_asked_is_at_fault_not_the_one_who_was_asked(tmp_path: Path)
     )
     words = told(write_package(tmp_path, "diffusers", code))
     assert words.startswith(f"MissingDependencyError diffusers 0.36.0 in {tmp_path} does not go")
+    assert "beside it: no T5 in transformers. " in words
 
 
 def test_an_old_torch_is_told_before_diffusers_meets_it(
