@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 
 from .previews import LatentRgb
 
@@ -29,7 +29,7 @@ class Components:
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     text_encoder_2: T5EncoderModel
-    tokenizer: CLIPTokenizer
+    tokenizer: CLIPTokenizerFast
     tokenizer_2: T5TokenizerFast
     scheduler_config: Mapping[str, Any]
     text_lengths: tuple[int, ...] = FLUX_TEXT_LENGTHS

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 
 from ..nodes.errors import CheckpointError
 from .checkpoints.lora import linear_layers
@@ -123,7 +123,7 @@ def with_assets(
         vae=vae,
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
-        tokenizer=CLIPTokenizer.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
+        tokenizer=CLIPTokenizerFast.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
         tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
         scheduler_config=schedule,
         latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", vae.config.latent_channels),

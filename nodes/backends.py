@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .contracts import Backend, BackendSpec, EditResult, FalSpec, LocalSpec, ModelSpec
 from .credentials import KEY_FILE, find_key, key_from, need_key
-from .errors import CredentialsError, InputError, MissingDependencyError
+from .errors import CredentialsError, InputError
+from .packages import CANVAS, check_floors, imported_packages
 from .preferences import ORDER, load
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ LOCAL_NOTE = "No backend connected: using this machine's GPU and"
 ORDER_NOTE = "The order is the one of Settings > OneReward."
 NOT_TESTED = "Not tested. Settings > OneReward tests it, free of charge."
 COLLECT_SECONDS = 60  # how long a job that is not finished is waited for
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 
 
 def auto_backend(
@@ -69,8 +66,9 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
     Raises:
         InputError: the spec names no backend of this version of the pack, or no known server.
         ModelNotFoundError, CheckpointError: a model file is not there, or is something else.
-        MissingDependencyError: a package the backend needs is not installed.
+        MissingDependencyError: a package is not installed, too old, or does not go with the others.
     """
+    check_floors(CANVAS)
     if isinstance(spec, FalSpec):
         return resolve_fal(spec, folder)
     if isinstance(spec, LocalSpec):
@@ -86,8 +84,8 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
 
 
 def resolve_preview() -> Backend:
-    """The preview model as a backend; MissingDependencyError if a package is not installed."""
-    with _packages():
+    """The preview model as a backend; MissingDependencyError as in resolve_backend."""
+    with imported_packages():
         from ..local_backend.backend import PreviewBackend
     return PreviewBackend()
 
@@ -96,36 +94,17 @@ def _resolve_local(spec: LocalSpec) -> Backend:
     # Inside ComfyUI only: names of files mean something in its model folders alone.
     from .local_models import find_files
 
-    with _packages():
+    with imported_packages():
         from ..local_backend.backend import LocalBackend
     found = find_files(spec)
     return LocalBackend(found.files, found.transformer)
 
 
 def _resolve_model(spec: ModelSpec) -> Backend:
-    with _packages():
+    with imported_packages():
         from ..local_backend.comfy_model import ComfyModelBackend
     backend: Backend = ComfyModelBackend(spec)
     return backend
-
-
-@contextmanager
-def _packages() -> Iterator[None]:
-    """Tells a package that is not installed, or does not go with the others, from a fault, and
-    names the command. For imports alone: diffusers says so by a RuntimeError.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"The package {error.name} is not installed. Run: "
-            f'"{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
-        ) from error
-    except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"A package cannot be imported: {' '.join(str(error).split())}. Run: "
-            f'"{sys.executable}" -m pip install --upgrade diffusers transformers accelerate'
-        ) from error
 
 
 def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:

@@ -123,7 +123,7 @@ class LocalBackendError(OneRewardError):
 
 
 class MissingDependencyError(LocalBackendError):
-    """A package the local backend needs is not installed."""
+    """A package is not installed, is too old, or does not go with the others."""
 
 
 class CheckpointError(LocalBackendError):

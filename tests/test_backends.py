@@ -25,7 +25,7 @@ from onereward_pack.nodes.backends import (
     server_choices,
 )
 from onereward_pack.nodes.contracts import BackendSpec, FalSpec, LocalSpec, ModelSpec
-from onereward_pack.nodes.errors import CredentialsError, InputError, MissingDependencyError
+from onereward_pack.nodes.errors import CredentialsError, InputError
 from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE
 
 KEYS = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET", "STUDIO_KEY", QUEUE_URL_VARIABLE)
@@ -111,32 +111,6 @@ def test_a_spec_of_another_version_is_refused_by_its_name(tmp_path: Path, kind: 
 def test_the_preview_spec_is_the_preview_model(tmp_path: Path) -> None:
     backend = resolve_backend(BackendSpec("preview"), tmp_path)
     assert backend.name == "preview model" and not backend.capabilities.remote
-
-
-def test_a_missing_package_is_named_with_the_command_that_installs_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "onereward_pack.local_backend.backend", raising=False)
-    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.checkpoints.preview", None)
-    with pytest.raises(MissingDependencyError, match="preview is not installed") as failure:
-        resolve_backend(PREVIEW, tmp_path)
-    command = f'"{sys.executable}" -m pip install -r "'
-    assert command in str(failure.value) and 'requirements.txt"' in str(failure.value)
-
-
-def test_packages_that_do_not_go_together_are_told_with_the_command_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name.endswith("local_backend.backend"):
-                raise RuntimeError("Failed to import diffusers.models (look up):\nno T5 there")
-
-    monkeypatch.delitem(sys.modules, "onereward_pack.local_backend.backend", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    words = r"diffusers.models \(look up\): no T5 there. Run: .* install --upgrade diffusers"
-    with pytest.raises(MissingDependencyError, match=words):
-        resolve_backend(PREVIEW, tmp_path)
 
 
 def test_a_fal_spec_is_plain_values_that_travel() -> None:

@@ -275,6 +275,16 @@ def test_a_card_with_everything_is_not_refused(monkeypatch: pytest.MonkeyPatch) 
     check_compiler(CUDA)
 
 
+@pytest.mark.parametrize("version", ["2.6.0+cu124", "2.7.1"])
+def test_a_torch_that_compiles_each_block_for_itself_is_refused_by_its_version(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(LocalBackendError, match=r"lacks torch 2\.8 or later \(this is 2\.") as e:
+        check_compiler(CPU)
+    assert version in str(e.value)
+
+
 def test_a_device_without_a_compiler_is_refused() -> None:
     with pytest.raises(LocalBackendError, match="mps"):
         check_compiler(torch.device("mps"))

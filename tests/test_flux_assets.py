@@ -16,7 +16,7 @@ from onereward_pack.local_backend.previews import load_latent_rgb
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
+    CLIPTokenizerFast,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -86,8 +86,8 @@ KNOWN_TOKENS = [
 
 
 @pytest.fixture(scope="module")
-def clip_tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(FLUX_ASSETS / "tokenizer", local_files_only=True)
+def clip_tokenizer() -> CLIPTokenizerFast:
+    return CLIPTokenizerFast.from_pretrained(FLUX_ASSETS / "tokenizer", local_files_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +106,14 @@ def test_texts_become_the_tokens_that_comfyui_makes(
     text: str,
     clip: list[int],
     t5: list[int],
-    clip_tokenizer: CLIPTokenizer,
+    clip_tokenizer: CLIPTokenizerFast,
     t5_tokenizer: T5TokenizerFast,
 ) -> None:
     assert clip_tokenizer(text).input_ids == [CLIP_START, *clip, CLIP_END]
     assert t5_tokenizer(text).input_ids == [*t5, T5_END]
 
 
-def test_clip_pads_to_77_with_its_end_token(clip_tokenizer: CLIPTokenizer) -> None:
+def test_clip_pads_to_77_with_its_end_token(clip_tokenizer: CLIPTokenizerFast) -> None:
     found = clip_tokenizer("a cat", padding="max_length", truncation=True)
     assert found.input_ids == [CLIP_START, 320, 2368] + [CLIP_END] * 74
 
@@ -124,7 +124,7 @@ def test_t5_pads_to_512_with_zeros(t5_tokenizer: T5TokenizerFast) -> None:
 
 
 def test_long_texts_are_cut_before_the_end_token(
-    clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5TokenizerFast
+    clip_tokenizer: CLIPTokenizerFast, t5_tokenizer: T5TokenizerFast
 ) -> None:
     text = "a cat " * 600
     clip = clip_tokenizer(text, padding="max_length", truncation=True).input_ids
@@ -134,7 +134,7 @@ def test_long_texts_are_cut_before_the_end_token(
 
 
 def test_vocabularies_fit_the_embeddings(
-    clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5TokenizerFast
+    clip_tokenizer: CLIPTokenizerFast, t5_tokenizer: T5TokenizerFast
 ) -> None:
     assert len(clip_tokenizer) == settings("text_encoder")["vocab_size"] == 49408
     assert len(t5_tokenizer) == 32100 <= settings("text_encoder_2")["vocab_size"]
@@ -161,7 +161,7 @@ def test_settings_describe_models_of_the_published_sizes() -> None:
     }
 
 
-def test_clip_pools_at_the_first_end_token(clip_tokenizer: CLIPTokenizer) -> None:
+def test_clip_pools_at_the_first_end_token(clip_tokenizer: CLIPTokenizerFast) -> None:
     encoder = tiny_flux_fill().text_encoder
     tokens = clip_tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():

@@ -24,6 +24,7 @@ RULES: dict[str, set[str]] = {
     "__init__": {"nodes.extension", "nodes.routes.register"},
     "nodes.contracts": set(),
     "nodes.errors": set(),
+    "nodes.packages": PURE,
     "nodes.recipes": PURE,
     "nodes.canvas": TENSORS | PURE | {"nodes.canvas"},
     "nodes.conversions": TENSORS | PURE,
@@ -41,7 +42,7 @@ RULES: dict[str, set[str]] = {
     "nodes.fal": {"torch", "requests", "urllib3", "nodes.conversions", "nodes.canvas.resample",
                  "nodes.canvas.sizes"}
     | PURE | {"nodes.fal"},
-    "nodes.backends": PURE | {"nodes.credentials", "nodes.preferences"}
+    "nodes.backends": PURE | {"nodes.credentials", "nodes.packages", "nodes.preferences"}
     | {"local_backend.backend", "local_backend.comfy_model", "nodes.local_models"}
     | {"nodes.fal.backend", "nodes.fal.servers", "nodes.fal.caps", "nodes.fal.journal_view"}
     | {"nodes.fal.waiting"},
@@ -73,7 +74,7 @@ RULES: dict[str, set[str]] = {
     | {"nodes.user_folder"},
     "nodes.extension": {
         "comfy_api", "nodes.backend_nodes", "nodes.canvas_nodes", "nodes.edit_nodes",
-        "nodes.model_nodes",
+        "nodes.model_nodes", "nodes.packages",
     },
     "nodes.backend_nodes": NODE | {"nodes.progress", "nodes.reports", "nodes.running"},
     "nodes.model_nodes": NODE | {"nodes.model_folders", "nodes.local_models", "nodes.progress"},

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from statistics import mean, median
 
 import pytest
@@ -12,7 +16,7 @@ from diffusers import AutoencoderKL, FluxFillPipeline
 from fakes.backend import RecordingProgress
 from fakes.quality import blur_fill, psnr_in, texture_share
 from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
+from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
 from onereward_pack.local_backend.preview_model.training.painter import Painter
 from onereward_pack.local_backend.preview_model.training.vocabulary import (
     BACKGROUNDS,
@@ -21,6 +25,9 @@ from onereward_pack.local_backend.preview_model.training.vocabulary import (
 )
 from onereward_pack.local_backend.previews import load_latent_rgb
 from onereward_pack.nodes.contracts import REMOVE_PROMPT, EditRequest, EditTask
+from onereward_pack.nodes.errors import CheckpointError
+from safetensors import safe_open
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 SIZE = 256
@@ -128,6 +135,23 @@ def test_it_loads_with_stock_diffusers() -> None:
     pipeline = FluxFillPipeline.from_pretrained(PREVIEW_FOLDER, local_files_only=True)
     assert pipeline.transformer.config.in_channels == 384
     assert pipeline.vae_scale_factor == 8
+
+
+def test_clip_has_the_names_that_transformers_before_5_6_reads_too() -> None:
+    with safe_open(PREVIEW_FOLDER / "text_encoder" / "model.safetensors", "pt") as file:
+        names = list(file.keys())
+    assert len(names) == 36
+    assert [name for name in names if not name.startswith("text_model.")] == []
+
+
+def test_weights_that_do_not_fit_are_told_with_the_library_and_its_version(tmp_path: Path) -> None:
+    shutil.copytree(PREVIEW_FOLDER, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "text_encoder" / "model.safetensors"
+    tensors = load(path.read_bytes())
+    save_file({f"room.{name}": value for name, value in tensors.items()}, path, {"format": "pt"})
+    words = rf"CLIPTextModel of transformers {re.escape(version('transformers'))}: 72 weights"
+    with pytest.raises(CheckpointError, match=words):
+        load_preview_model(tmp_path)
 
 
 def test_its_weights_are_small() -> None:

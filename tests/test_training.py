@@ -24,6 +24,7 @@ from onereward_pack.local_backend.preview_model.training.vocabulary import (
     WORDS,
 )
 from PIL import Image
+from safetensors.torch import load
 
 PREVIEW = Path(__file__).resolve().parent.parent / "local_backend" / "preview_model"
 
@@ -206,6 +207,8 @@ def test_the_stages_from_tokenizer_to_export_make_a_pipeline_that_loads(
     main(["vae", *common, *smoke])
     main(["model", *common, *smoke])
     main(["export", "--work", work, "--out", str(out)])
+    clip = load((out / "text_encoder" / "model.safetensors").read_bytes())
+    assert all(name.startswith("text_model.") for name in clip)
     pipe = FluxFillPipeline.from_pretrained(str(out))
     assert pipe.transformer.config.in_channels == 384
     assert pipe.vae.config.shift_factor != 0

@@ -17,6 +17,7 @@ from ...nodes.errors import LocalBackendError
 
 _REMEDY = "Turn compile off on OneReward Local Backend, or install"
 _OLDEST = (7, 0)  # CUDA capability that Triton makes code for
+_OLDEST_TORCH = (2, 8)  # before, each block was a kind of its own: 57 graphs a size
 # torch gives up at 8, which a session with some sizes, LoRAs and levels of acceleration passes.
 _MOST_GRAPHS = 64
 
@@ -91,10 +92,9 @@ def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _missing(device: torch.device) -> str:
     """What there is not, in words; empty if nothing is missing."""
-    import torch._dynamo.config as config  # it takes a second, so only where it is wanted
-
-    if not hasattr(config, "recompile_limit"):
-        return "torch 2.6 or later"  # before, each block was a kind of its own
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST_TORCH:
+        oldest = ".".join(map(str, _OLDEST_TORCH))
+        return f"torch {oldest} or later (this is {torch.__version__})"
     if device.type == "cpu":
         usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
         compiler = os.environ.get("CXX", usual)
@@ -115,7 +115,7 @@ def _missing(device: torch.device) -> str:
 @contextmanager
 def _room_for_graphs() -> Iterator[None]:
     """More graphs of one block's code than torch allows by itself, in this thread."""
-    import torch._dynamo.config as config
+    import torch._dynamo.config as config  # it takes a second, so only where it is wanted
 
     with config.patch(recompile_limit=max(_MOST_GRAPHS, config.recompile_limit)):
         yield

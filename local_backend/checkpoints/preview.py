@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
@@ -29,7 +30,8 @@ _MODELS = {
     "text_encoder": CLIPTextModel,
     "text_encoder_2": T5EncoderModel,
 }
-_TOKENIZERS = {"tokenizer": CLIPTokenizer, "tokenizer_2": T5TokenizerFast}
+# the fast one by name: before transformers 5, CLIPTokenizer takes Chinese apart in another way
+_TOKENIZERS = {"tokenizer": CLIPTokenizerFast, "tokenizer_2": T5TokenizerFast}
 _LATENT_RGB = "vae/latent_rgb.json"
 _JSON_FILES = (
     "scheduler/scheduler_config.json",
@@ -101,9 +103,12 @@ def _load_model(kind: Any, folder: Path) -> Any:
     # both libraries fill what is missing with random numbers and go on
     strays = [*info["missing_keys"], *info["unexpected_keys"]]
     if strays:
+        library = kind.__module__.partition(".")[0]
+        version = sys.modules[library].__version__
         raise CheckpointError(
-            f"{folder} is no {kind.__name__}: {len(strays)} weights missing or unknown, such as "
-            f"{strays[0]}. Install the pack again."
+            f"{folder} does not load as {kind.__name__} of {library} {version}: "
+            f"{len(strays)} weights missing or unknown, such as {strays[0]}. Install the pack "
+            f"again; if it stays so, the pack does not know this version of {library} yet."
         )
     return model.eval().requires_grad_(False)
 

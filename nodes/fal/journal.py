@@ -269,7 +269,7 @@ class Journal:
             JournalError: the file cannot be used.
         """
         with self._translated():
-            connection = sqlite3.connect(self._file, BUSY_SECONDS, isolation_level=None)
+            connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None)
             with closing(connection) as db:
                 db.execute("PRAGMA foreign_keys = ON")
                 yield db

@@ -12,7 +12,7 @@ from onereward_pack.nodes.contracts import EditRequest, EditTask
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
+    CLIPTokenizerFast,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -30,7 +30,7 @@ def tiny_components(**changes: Any) -> Components:
             "text_encoder_2": _text_encoder_2(),
         }
     parts |= {
-        "tokenizer": CLIPTokenizer.from_pretrained(PREVIEW_FOLDER / "tokenizer"),
+        "tokenizer": CLIPTokenizerFast.from_pretrained(PREVIEW_FOLDER / "tokenizer"),
         "tokenizer_2": T5TokenizerFast.from_pretrained(PREVIEW_FOLDER / "tokenizer_2"),
         "scheduler_config": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).config,
         "text_lengths": (16, 64),

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
-    CLIPTokenizer,
+    CLIPTokenizerFast,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -56,7 +56,7 @@ def flux_components(flux: TinyFlux) -> Components:
         vae=flux.vae,
         text_encoder=flux.text_encoder,
         text_encoder_2=flux.text_encoder_2,
-        tokenizer=CLIPTokenizer.from_pretrained(FLUX_ASSETS / "tokenizer"),
+        tokenizer=CLIPTokenizerFast.from_pretrained(FLUX_ASSETS / "tokenizer"),
         tokenizer_2=T5TokenizerFast.from_pretrained(FLUX_ASSETS / "tokenizer_2"),
         scheduler_config=scheduler.config,
     )

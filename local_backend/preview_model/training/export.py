@@ -9,9 +9,12 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load, save_file
 
 from .models import SCHEDULER_CONFIG, Denoiser, load_denoiser, load_vae
 from .tokenizers import caption_ids
+
+CLIP_PREFIX = "text_model."
 
 log = logging.getLogger("onereward")
 
@@ -37,6 +40,15 @@ def _load_as_float32(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def name_for_all_versions(weights: Path) -> None:
+    """CLIP's weights under the names that every version of transformers reads. From 5.6 on it
+    leaves their prefix out when it writes, and older versions would fill all with random numbers.
+    """
+    tensors = load(weights.read_bytes())  # not mapped: the file is written over
+    named = {CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensors[name] for name in tensors}
+    save_file(named, weights, metadata={"format": "pt"})
+
+
 def export(work: Path, out: Path) -> None:
     """Write fp16 weights, configs and tokenizers of the runs in `work` to the folder `out`."""
     ids = caption_ids(work, [""], torch.device("cpu"))
@@ -50,6 +62,7 @@ def export(work: Path, out: Path) -> None:
     model.text_encoder_2.save_pretrained(out / "text_encoder_2")
     for name in ("text_encoder", "text_encoder_2"):
         _load_as_float32(out / name)
+    name_for_all_versions(out / "text_encoder" / "model.safetensors")
     FlowMatchEulerDiscreteScheduler(**SCHEDULER_CONFIG).save_pretrained(out / "scheduler")
     for name in ("tokenizer", "tokenizer_2"):
         shutil.copytree(work / name, out / name, dirs_exist_ok=True)

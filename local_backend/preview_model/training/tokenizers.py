@@ -13,7 +13,7 @@ import regex
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import CLIPTokenizer, CLIPTokenizerFast, PreTrainedTokenizerFast
 
 from .captions import build_captions
 from .vocabulary import WORDS
@@ -157,7 +157,7 @@ def build_tokenizers(assets: Path, work: Path) -> None:
 
 def caption_ids(work: Path, texts: Sequence[str], device: torch.device) -> CaptionIds:
     """Tokenize all captions with the tokenizers in `work`."""
-    clip = CLIPTokenizer.from_pretrained(str(work / "tokenizer"))
+    clip = CLIPTokenizerFast.from_pretrained(str(work / "tokenizer"))
     file = str(work / "tokenizer_2" / "tokenizer.json")
     t5 = PreTrainedTokenizerFast(tokenizer_file=file, **_SPECIAL)
     ids = [
