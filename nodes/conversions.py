@@ -231,7 +231,8 @@ def _is_misread(picture: Image.Image) -> bool:
     if max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
         return False
     planes = tags.get(names.PlanarConfiguration) == 2 and tags.get(names.Compression, 1) == 1
-    return planes or tags.get(names.PhotometricInterpretation) == 0
+    turned: bool = tags.get(names.PhotometricInterpretation) == 0
+    return planes or turned
 
 
 def _too_large(name: str, pixels: str, max_pixels: int | None) -> PictureTooLarge:
