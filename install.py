@@ -28,6 +28,8 @@ ADDED = frozenset({"diffusers", "accelerate", "gguf"})
 ASKED_HUB = (0, 34)
 ALONE = "diffusers>=0.35,<0.36"
 BESIDE = "importlib-metadata"
+# What a new virtual environment begins with: old, and nobody's yet where torch is not there.
+BUILDERS = frozenset({"pip", "setuptools", "wheel"})
 VERSION = re.compile(r"(\d+!)?\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[a-z0-9]+(\.[a-z0-9]+)*)?")
 
 
@@ -60,8 +62,12 @@ def installed_packages() -> dict[str, str]:
 
 
 def as_constraints(installed: Mapping[str, str]) -> list[str]:
+    """Each package as pip is to leave it. Without torch this is no ComfyUI's Python, and torch asks
+    for newer builders than a new virtual environment has.
+    """
+    free = ADDED if "torch" in installed else ADDED | BUILDERS
     return [
-        f"{name}{'>=' if name in ADDED else '=='}{version}"
+        f"{name}{'>=' if name in free else '=='}{version}"
         for name, version in sorted(installed.items())
     ]
 

@@ -33,7 +33,17 @@ def main() -> int:
     # spin. It is read where torch is imported, and is this process's own to set: others import us.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
-    return import_module(f"{PACKAGE}.local_backend.cli").main(sys.argv[1:])
+    try:
+        command_line = import_module(f"{PACKAGE}.local_backend.cli")
+    except ModuleNotFoundError as error:
+        if (error.name or PACKAGE).startswith(PACKAGE):
+            raise
+        sys.stderr.write(
+            f"error: The package {error.name} is not installed. Run: "
+            f'"{sys.executable}" "{ROOT / "install.py"}"\n'
+        )
+        return 1
+    return int(command_line.main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

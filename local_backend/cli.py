@@ -22,6 +22,7 @@ from .terminal import TerminalProgress
 if TYPE_CHECKING:
     from ..nodes.editing import Edit
 
+EXTEND_HELP = "16:9 (default), 1920x1080, 1.5x, 150%%, 256 or 'left 256, right 128'"
 MASK_WORDS = "a picture as large, white = change, black or transparent = keep"
 PROGRAM = "python -m local_backend"
 SERVER_COMMANDS = {
@@ -141,7 +142,7 @@ def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
     elif task is not EditTask.REMOVE:
         add("--prompt", default="", required=task is EditTask.FILL, help="what to paint")
     _add_numbers(command)
-    add("--num-images", type=int, default=1, help="variations; image i uses seed + i")
+    add("--num-images", type=int, default=1, help="variations, default 1; image i uses seed + i")
     add(
         "--acceleration",
         default=ACCELERATION,
@@ -153,9 +154,9 @@ def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
 
 def _add_extension(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--to", default="16:9", help="16:9, 1920x1080, 1.5x, 256 or 'left 256, right 128'")
+    add("--to", default="16:9", help=EXTEND_HELP)
     add("--anchor", default="center", choices=ANCHORS, help="where the picture sits")
-    add("--overlap", type=int, default=24, help="source px that fade into the new area")
+    add("--overlap", type=int, default=24, help="source px that fade into the new area, default 24")
 
 
 def _add_words(command: argparse.ArgumentParser, required: bool = False) -> None:

@@ -102,7 +102,7 @@ def _read_mask(path: Path) -> Tensor:
     if opaque.max() == 0:
         why = "all of it is transparent"
     elif white.max() == 0:
-        why = "all of it is black"
+        why = "all of it is black or transparent"
     elif mask.max() == 0:
         why = "it is transparent where it is white, and black elsewhere"
     else:

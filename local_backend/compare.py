@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +141,9 @@ def _caption(one: Painted, base: Painted) -> str:
     text = f"{one.level}: {one.seconds:.2f} s"
     if one is base:
         return text
-    return f"{text}, {base.seconds / one.seconds:.2f}x, {psnr(one, base):.1f} dB to {base.level}"
+    near = psnr(one, base)
+    apart = "the same as" if near == math.inf else f"{near:.1f} dB to"
+    return f"{text}, {base.seconds / one.seconds:.2f}x, {apart} {base.level}"
 
 
 def _sheet(

@@ -324,3 +324,12 @@ def test_thousands_of_specks_stay_cheap() -> None:
     assert painted.sum() > 16000
     assert len(regions.share_crops(regions.near_areas(painted), crop)) == 1
     assert planned < 20
+
+
+@pytest.mark.parametrize(("rows", "said"), [(17, False), (18, True), (19, True), (20, False)])
+def test_a_mask_of_nearly_all_is_asked_about(rows: int, said: bool) -> None:
+    mask = painted_mask(20, 30, (0, 0, rows, 30))
+    notes = " ".join(plan_crops(mask, CanvasOptions(), LARGE).notes)
+    assert ("wrong way round" in notes) == said
+    inverted = plan_crops(1 - mask, CanvasOptions(invert=True), LARGE).notes
+    assert "wrong way round" not in " ".join(inverted)

@@ -310,3 +310,15 @@ def test_who_imports_the_pack_keeps_their_own_wait_policy() -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
     assert run.stdout == "None\n"
+
+
+def test_without_torch_the_command_line_says_how_it_is_installed(tmp_path: Path) -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['x', 'demo']; sys.path.insert(0, {str(ROOT)!r}); "
+        "runpy.run_module('local_backend', run_name='__main__')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert re.match(r"error: The package \w+ is not installed\. Run: .*install\.py", run.stderr)

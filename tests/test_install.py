@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -140,3 +141,17 @@ def test_a_package_of_comfyui_that_is_too_old_is_told_and_left(emulated: Emulate
 def test_requirements_txt_names_no_version(text: str) -> None:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch("[a-z]+", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ({"pip": "23.0", "setuptools": "65.5.0"}, ["pip>=23.0", "setuptools>=65.5.0"]),
+        ({"setuptools": "65.5.0", "torch": "2.6.0"}, ["setuptools==65.5.0", "torch==2.6.0"]),
+        ({"gguf": "0.9.0", "torch": "2.6.0"}, ["gguf>=0.9.0", "torch==2.6.0"]),
+    ],
+)
+def test_only_a_new_environments_own_tools_may_move(installed: Names, expected: list[str]) -> None:
+    """Held at an old setuptools, pip takes an old torch, after it has fetched all newer ones."""
+    script = runpy.run_path(str(ROOT / "install.py"))
+    assert script["as_constraints"](installed) == expected

@@ -121,7 +121,9 @@ def test_the_proof_sees_a_filled_hole_only_with_the_painted_mask() -> None:
     ring[:, 30:170, 40:180] = 0
     done = run(image, whole)
     assert prove(image, done.images, done.mask).max_difference == 0
-    assert prove(image, done.images, done.mask, ring).max_difference > 0.1
+    proof = prove(image, done.images, done.mask, ring)
+    assert proof.max_difference > 0.1
+    assert "If the task node has a canvas, connect it here" in proof.text
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -16,6 +16,7 @@ from .options import REGION_CHOICES, CanvasOptions
 from .regions import near_areas, share_crops
 from .sizes import parse_target
 
+NEARLY_ALL = 0.9  # of the picture; few masks mean that, and an inverted one always does
 EMPTY_NOTE = "Mask is empty: the picture is returned untouched."
 
 
@@ -65,7 +66,11 @@ def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities)
             f"Grow {options.grow} px shrinks the mask to nothing: its painted area is "
             f"{box.width}x{box.height} px. Use a grow nearer to 0, or paint a larger area."
         )
-    notes = *_vanished(len(planned) - len(crops), options.grow), *_filled(crops)
+    notes = (
+        *_vanished(len(planned) - len(crops), options.grow),
+        *_filled(crops),
+        *_nearly_all(0.0 if options.invert else int(painted.sum()) / mask.numel()),
+    )
     return CanvasPlan(size, crops, notes)
 
 
@@ -132,4 +137,13 @@ def _filled(crops: tuple[Crop, ...]) -> tuple[str, ...]:
     holes = "1 pinhole" if count == 1 else f"{count} pinholes"
     return (
         f"{holes} of the mask, {area} px in all, filled (clean: of at most {PINHOLE_PX} px each).",
+    )
+
+
+def _nearly_all(share: float) -> tuple[str, ...]:
+    if not NEARLY_ALL <= share < 1:
+        return ()
+    return (
+        f"The mask covers {min(share, 0.99):.0%} of the picture. If that is the wrong way round, "
+        "invert it, or switch invert on OneReward Canvas.",
     )

@@ -13,6 +13,11 @@ from .masks import blend_mask, fit_mask, painted_area
 from .options import CanvasOptions
 from .seam import seam_step
 
+OTHER_CANVAS = (
+    "outside the blend that was used nothing changed. If the task node has a canvas, connect it "
+    "here; if not, choose its task."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Proof:
@@ -70,6 +75,8 @@ def prove(
         differences.append(change[..., :3].float())
         changed = f"{float((touched > 0).float().mean()):.1%} of the picture inside"
         lines.append(f"image {index + 1}: largest change outside {where} {worst:g}, {changed}")
+        if reach is not None and worst and not change[used == 0].any():
+            lines.append(f"image {index + 1}: {OTHER_CANVAS}")
         lines.append(f"image {index + 1}: {_step_words(canvas, picture, used)}")
     return Proof(torch.stack(differences), largest, "\n".join(lines))
 

@@ -20,7 +20,7 @@ TARGET_FORMS = (
     '"auto", "native", "1.5 MP" (most pixels), "1024" (longest side) or "1024x768" (width x height)'
 )
 EXTEND_FORMS = (
-    '"256" (px on all sides), "left 256, right 128" (px per side), "1.5x" (factor), '
+    '"256" (px on all sides), "left 256, right 128" (px per side), "1.5x" or "150%" (factor), '
     '"16:9" (aspect) or "1920x1080" (canvas)'
 )
 
