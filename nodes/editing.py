@@ -124,10 +124,8 @@ def edit(
         for number, piece in enumerate(pieces)
     ]
     report.add_plans(plans)
-    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
-    report.add_note(literal_note(prompts, backend.capabilities.prompt_embeddings))
-    if options.alpha == ALPHA_CHOICES[0]:
-        report.add_note(_transparent_note(image, pairs, plans))
+    report.add_note(_prompt_note(recipe, backend.capabilities))
+    report.add_note(_alpha_note(image, options, pairs, plans))
     if jobs:
         backend.admit((job.request() for job in jobs), progress)
     failed = _paint(backend, recipe, jobs, pieces, outputs, options, report, progress)
@@ -251,11 +249,19 @@ def check_image(image: Tensor) -> None:
         raise InputError(f"Image is empty: shape {list(image.shape)}. Connect a picture.")
 
 
-def _transparent_note(
-    image: Tensor, pairs: Sequence[tuple[int, int]], plans: Sequence[CanvasPlan]
+def _prompt_note(recipe: EditRecipe, capabilities: Capabilities) -> str:
+    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
+    return literal_note(prompts, capabilities.prompt_embeddings)
+
+
+def _alpha_note(
+    image: Tensor,
+    options: CanvasOptions,
+    pairs: Sequence[tuple[int, int]],
+    plans: Sequence[CanvasPlan],
 ) -> str:
-    """What to say where much of what is repainted cannot be seen; "" if all can."""
-    if image.shape[-1] < 4:
+    """What to say where some of what is repainted cannot be seen; "" if all can."""
+    if image.shape[-1] < 4 or options.alpha != ALPHA_CHOICES[0]:
         return ""
     repainted = [
         image[picture][crop.box.slices][..., 3][crop.blend >= 1] < SEEN_ALPHA

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fakes.backend import ColourBackend, RecordingProgress
 from onereward_pack.nodes import pace
+from onereward_pack.nodes.canvas.draw import FILLED
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
 from onereward_pack.nodes.conversions import from_data_uri
@@ -250,3 +251,17 @@ def test_the_innermost_input_at_fault_is_named() -> None:
     with pytest.raises(Refused) as refused, at_fault("image"), at_fault("mask"):
         raise CredentialsError("no")
     assert refused.value.input == "mask" and str(refused.value) == "no"
+
+
+def test_a_plan_names_and_draws_the_pinholes_that_are_filled() -> None:
+    mask = torch.zeros(1, 300, 400)
+    mask[0, 100:160, 100:180] = 1
+    mask[0, 120:123, 120:122] = 0
+    told = plan(request(mask=mask))
+    assert any(
+        note.startswith("1 pinhole of the mask, 6 px in all, filled") for note in told["notes"]
+    )
+    drawn = pixels(told["overlay"])
+    assert (drawn[120:123, 120:122] == torch.tensor([*FILLED, 255])).all()
+    whole = plan(request(mask=mask, canvas=CanvasOptions(clean=False)))
+    assert not any("pinhole" in note for note in whole["notes"])
