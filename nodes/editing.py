@@ -220,13 +220,20 @@ def extend(
     return dataclasses.replace(
         made[-1],
         mask=used,
-        report="\n\n".join(done.report for done in made),
+        report=_steps_report(made),
         summary=" | ".join(done.summary for done in made),
         badge=_badge(backend, made),
         costs=tuple(cost for done in made for cost in done.costs),
         sources=sources,
         origin=(sides.top, sides.left),
     )
+
+
+def _steps_report(made: Sequence[Edit]) -> str:
+    if len(made) == 1:
+        return made[0].report
+    reports = enumerate((done.report for done in made), 1)
+    return "\n\n".join(f"step {number} of {len(made)}\n{report}" for number, report in reports)
 
 
 def _badge(backend: Backend, made: Sequence[Edit]) -> str:

@@ -92,13 +92,13 @@ class Report:
 
     def text(self) -> str:
         r = self._recipe
-        lines = [
-            f"{r.task.value}: {r.prompt}",
-            f"{self._backend}, {r.num_inference_steps} steps, cfg {r.true_cfg:g}, "
-            f"guidance {r.guidance_scale:g}, seed {r.seed}",
-            *self._notes,
-            *self._remarks,
-        ]
+        lines = [f"{r.task.value}: {r.prompt}"]
+        if any(plan.crops for plan in self._plans):
+            lines.append(
+                f"{self._backend}, {r.num_inference_steps} steps, cfg {r.true_cfg:g}, guidance "
+                f"{r.guidance_scale:g}, seed {r.seed}, acceleration {r.acceleration}"
+            )
+        lines += [*self._notes, *self._remarks]
         lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
         if self._seams:
             before = max(s.before for s in self._seams)

@@ -103,8 +103,10 @@ def test_keys_that_the_view_uses_do_not_reach_comfyui(stand: Stand) -> None:
     stand.press("ArrowLeft", "End", "PageDown", "[", "]", "o", "b", "f")
     stand.press("1", "+", "0", "Delete", "r", "Control+m", "ArrowLeft", "Escape")
     stand.dialog.wait_for(state="detached")
+    expect(stand.slider).to_be_focused()  # the dialog gives it back when it is gone
     assert stand.page.evaluate("heard") == []
     stand.press("F9")  # all others are ComfyUI's
+    stand.page.wait_for_function("heard.length")
     assert stand.page.evaluate("heard") == ["F9"]
 
 
