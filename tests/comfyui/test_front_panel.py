@@ -142,9 +142,12 @@ def test_what_it_will_cost_and_what_it_cost(front: FrontEnd, fal: FalServer, pai
     expect(line(front)).to_have_text(re.compile(r"^fal, .* cost: about \$0\.\d+; .* this session$"))
     assert re.match(r"fal: about \$0\.\d+$", front.badges("OneRewardFill")[-1])
     paid = fal.paid
-    front.page.evaluate(FREE)
-    front.page.wait_for_timeout(1500)  # ComfyUI forgets in its own time
-    assert front.run()[0] == "execution_success"
+    for _ in range(4):  # ComfyUI forgets in its own time; until then it runs no node
+        front.page.evaluate(FREE)
+        front.page.wait_for_timeout(1500)
+        assert front.run()[0] == "execution_success"
+        if "from cache" in line(front).inner_text():
+            break
     expect(line(front)).to_have_text(re.compile(r"cost: \$0, from cache; "))
     assert front.badges("OneRewardFill")[-1] == "fal: $0, from cache"
     assert fal.paid == paid
