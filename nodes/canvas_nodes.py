@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from .backends import auto_backend, resolve_backend
 from .canvas import options as limits
 from .canvas.draw import draw_plan
-from .canvas.options import ALPHA_CHOICES, REGION_CHOICES, CanvasOptions
+from .canvas.options import ALPHA_CHOICES, KEEP_ALPHA, REGION_CHOICES, CanvasOptions
 from .canvas.proof import prove
 from .contracts import BackendSpec, EditTask
 from .editing import check_image, default_canvas, plan_edit
@@ -101,7 +101,7 @@ class OneRewardCanvas(io.ComfyNode):
                     io.Combo.Input(
                         "alpha",
                         options=list(ALPHA_CHOICES),
-                        default=ALPHA_CHOICES[0],
+                        default=KEEP_ALPHA,
                         optional=True,
                         tooltip="Of a picture with alpha. keep: alpha stays as it is, so an edit "
                         "of a transparent place does not show. from blend: what is repainted "
@@ -121,7 +121,7 @@ class OneRewardCanvas(io.ComfyNode):
     @classmethod
     def execute(
         cls, grow: int, blend: int, context: float, target: str, regions: str, seam: float,
-        clean: bool, invert: bool, alpha: str = ALPHA_CHOICES[0],
+        clean: bool, invert: bool, alpha: str = KEEP_ALPHA,
     ) -> io.NodeOutput:  # fmt: skip
         return io.NodeOutput(
             CanvasOptions(grow, blend, context, target, regions, seam, clean, invert, alpha)

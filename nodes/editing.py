@@ -17,7 +17,7 @@ from .canvas.batch import pair_batches
 from .canvas.extend import extend_picture, extension_steps, margins
 from .canvas.geometry import Crop
 from .canvas.masks import fit_mask
-from .canvas.options import ALPHA_CHOICES, MAX_BLEND, CanvasOptions
+from .canvas.options import KEEP_ALPHA, MAX_BLEND, CanvasOptions
 from .canvas.plan import CanvasPlan, plan_crops
 from .canvas.previews import PlacedPreview
 from .canvas.sizes import parse_extend
@@ -35,11 +35,10 @@ from .errors import ContentPolicyError, InputError, OneRewardError
 from .jobs import Bar, Job, failure_of, run_jobs
 from .pieces import Outputs, Piece, split
 from .recipes import literal_note
-from .reports import Report, price_words
+from .reports import Report, price_words, transparent_note
 
 REMOVE_GROW = 12
 SEEDS = 2**64
-SEEN_ALPHA = 0.5
 SHAPE_NOTE = "The picture has this shape already: it is returned untouched."
 
 
@@ -124,8 +123,10 @@ def edit(
         for number, piece in enumerate(pieces)
     ]
     report.add_plans(plans)
-    report.add_note(_prompt_note(recipe, backend.capabilities))
-    report.add_note(_alpha_note(image, options, pairs, plans))
+    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
+    report.add_note(literal_note(prompts, backend.capabilities.prompt_embeddings))
+    if options.alpha == KEEP_ALPHA:
+        report.add_note(transparent_note([image[picture] for picture, _ in pairs], plans))
     if jobs:
         backend.admit((job.request() for job in jobs), progress)
     failed = _paint(backend, recipe, jobs, pieces, outputs, options, report, progress)
@@ -254,35 +255,6 @@ def check_image(image: Tensor) -> None:
         )
     if image.numel() == 0:
         raise InputError(f"Image is empty: shape {list(image.shape)}. Connect a picture.")
-
-
-def _prompt_note(recipe: EditRecipe, capabilities: Capabilities) -> str:
-    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
-    return literal_note(prompts, capabilities.prompt_embeddings)
-
-
-def _alpha_note(
-    image: Tensor,
-    options: CanvasOptions,
-    pairs: Sequence[tuple[int, int]],
-    plans: Sequence[CanvasPlan],
-) -> str:
-    """What to say where some of what is repainted cannot be seen; "" if all can."""
-    if image.shape[-1] < 4 or options.alpha != ALPHA_CHOICES[0]:
-        return ""
-    repainted = [
-        image[picture][crop.box.slices][..., 3][crop.blend >= 1] < SEEN_ALPHA
-        for (picture, _), plan in zip(pairs, plans, strict=True)
-        for crop in plan.crops
-    ]
-    hidden, whole = sum(int(one.sum()) for one in repainted), sum(map(torch.numel, repainted))
-    if not hidden:
-        return ""
-    return (
-        f"{hidden / whole:.0%} of the repainted pixels are transparent (alpha below {SEEN_ALPHA}) "
-        f'and stay so: the edit does not show there. Alpha "{ALPHA_CHOICES[1]}" on OneReward '
-        "Canvas makes them opaque."
-    )
 
 
 class CropProgress:

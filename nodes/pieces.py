@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .canvas.copies import copy_pictures, empty_mask
 from .canvas.geometry import Crop
-from .canvas.options import ALPHA_CHOICES, CanvasOptions
+from .canvas.options import ALPHA_FROM_BLEND, CanvasOptions
 from .canvas.plan import CanvasPlan
 from .canvas.stitch import paste
 from .contracts import EditResult
@@ -58,7 +58,7 @@ class Outputs:
 
     def add(self, piece: Piece, result: EditResult, options: CanvasOptions, report: Report) -> None:
         """Paste a result. Where it was flagged, the input stays and the mask says so."""
-        opaque = options.alpha == ALPHA_CHOICES[1]
+        opaque = options.alpha == ALPHA_FROM_BLEND
         if len(result.images) != piece.count:
             raise LocalBackendError(
                 f"{piece.name} was asked for {piece.count} images, and the backend returned "

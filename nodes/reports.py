@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from .canvas.options import ALPHA_FROM_BLEND
 from .canvas.plan import CanvasPlan
 from .canvas.seam import SeamStep
 from .canvas.sizes import MEGAPIXEL
 from .contracts import FROM_CACHE, EditRecipe, EditResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEEN_ALPHA = 0.5
 
 
 class Report:
@@ -112,6 +119,28 @@ class Report:
 
 def _plan_lines(plan: CanvasPlan, index: int) -> list[str]:
     return [f"picture {index + 1}: {line}" for line in (*plan.notes, *crop_lines(plan))]
+
+
+def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> str:
+    """What to say where some of what is repainted cannot be seen; "" if all can.
+
+    Args:
+        pictures: float [H, W, 3 or 4], as many as plans.
+    """
+    repainted = [
+        picture[crop.box.slices][..., 3][crop.blend >= 1] < SEEN_ALPHA
+        for picture, plan in zip(pictures, plans, strict=True)
+        for crop in plan.crops
+        if picture.shape[-1] == 4
+    ]
+    hidden, whole = sum(int(one.sum()) for one in repainted), sum(map(len, repainted))
+    if not hidden:
+        return ""
+    return (
+        f"{hidden / whole:.0%} of the repainted pixels are transparent (alpha below {SEEN_ALPHA}) "
+        f'and stay so: the edit does not show there. Alpha "{ALPHA_FROM_BLEND}" on OneReward '
+        "Canvas makes them opaque."
+    )
 
 
 def result_lines(results: Mapping[str, EditResult]) -> str:

@@ -13,7 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onereward_pack.nodes.canvas.extend import ANCHORS, extension_steps, margins
 from onereward_pack.nodes.canvas.masks import fit_mask
-from onereward_pack.nodes.canvas.options import ALPHA_CHOICES, REGION_CHOICES, CanvasOptions
+from onereward_pack.nodes.canvas.options import (
+    ALPHA_CHOICES,
+    ALPHA_FROM_BLEND,
+    KEEP_ALPHA,
+    REGION_CHOICES,
+    CanvasOptions,
+)
 from onereward_pack.nodes.canvas.seam import MOST_DRIFT
 from onereward_pack.nodes.canvas.sizes import parse_extend
 from onereward_pack.nodes.contracts import (
@@ -191,7 +197,7 @@ def check_kept(source: Tensor, done: Edit, painted: Tensor, options: CanvasOptio
     kept = (done.mask == 0) | ~torch.stack([reach(area, options) for area in painted])
     same = same_bits(source, done.images)
     assert same[kept].all()
-    if options.alpha == ALPHA_CHOICES[0]:
+    if options.alpha == KEEP_ALPHA:
         assert same[..., 3:].all()
 
 
@@ -201,7 +207,7 @@ def check_replaced(done: Edit, painted: Tensor, options: CanvasOptions) -> None:
         assert (done.mask[painted] == 1).all()
     opaque = done.images[done.mask == 1]
     assert torch.allclose(opaque[:, :3].float(), COLOUR, atol=2e-3)
-    if options.alpha == ALPHA_CHOICES[1]:
+    if options.alpha == ALPHA_FROM_BLEND:
         assert (opaque[:, 3:] == 1).all()
 
 

@@ -12,7 +12,8 @@ MIN_BLEND, MAX_BLEND = 0, 512
 MIN_CONTEXT, MAX_CONTEXT = 1.0, 16.0
 MIN_SEAM, MAX_SEAM = 0.0, 1.0
 REGION_CHOICES = ("per region", "one crop")
-ALPHA_CHOICES = ("keep", "from blend")
+KEEP_ALPHA, ALPHA_FROM_BLEND = "keep", "from blend"
+ALPHA_CHOICES = (KEEP_ALPHA, ALPHA_FROM_BLEND)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class CanvasOptions:
         clean: values from 0.1 count as painted and pinholes are filled (see masks.pinholes); else
             values from 0.5 count and every hole stays.
         invert: what is not masked is painted.
-        alpha: one of ALPHA_CHOICES; "from blend" makes a picture with alpha opaque where it is
+        alpha: one of ALPHA_CHOICES; ALPHA_FROM_BLEND makes a picture with alpha opaque where it is
             repainted, by the blend.
     """
 
@@ -43,7 +44,7 @@ class CanvasOptions:
     seam: float = 1.0
     clean: bool = True
     invert: bool = False
-    alpha: str = ALPHA_CHOICES[0]
+    alpha: str = KEEP_ALPHA
 
     def __post_init__(self) -> None:
         _check("Grow", self.grow, MIN_GROW, MAX_GROW, " px")
