@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention, _get_q
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .kept_tensors import Keeping, KeptTensor
+from .kv_cache import Keeping, KeptTensor
 
 TOKEN_PIXELS = 16  # a token is that many pixels wide and high
 

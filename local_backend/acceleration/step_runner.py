@@ -9,11 +9,11 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from .extrapolation import VelocityPath
-from .kept_tensors import Keeping
+from .kv_cache import Keeping
 from .levels import Level
-from .masked_tokens import KeptAttention, TokenSets, kept_attention, token_sets
-from .schedule import Work, plan_steps
+from .masked_token_attention import KeptAttention, TokenSets, kept_attention, token_sets
+from .step_schedule import Work, plan_steps
+from .velocity_forecast import VelocityPath
 
 # Runs the model on these tokens, int64 [m], or on all: their guided velocities [1, m, channels].
 Compute = Callable[[Tensor | None], Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..nodes.errors import InputError
+from ...nodes.errors import InputError
 
 LATENT_CHANNELS = 16
 TEXT_LENGTH = 512  # T5 tokens; ComfyUI by itself pads FLUX prompts to 256 only

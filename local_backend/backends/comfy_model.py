@@ -13,7 +13,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..nodes.contracts import (
+from ...nodes.contracts import (
     Capabilities,
     EditRecipe,
     EditRequest,
@@ -21,9 +21,9 @@ from ..nodes.contracts import (
     ModelSpec,
     ProgressSink,
 )
-from .checks import check_pixels, check_recipe
+from ..pipeline.latent_preview import LatentRgb
+from ..pipeline.validation import check_pixels, check_recipe
 from .comfy_inputs import LATENT_CHANNELS, check_model, check_vae, tokenize
-from .previews import LatentRgb
 
 PIXELS_PER_LATENT = 8
 PIXELS_PER_TOKEN = 16

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-from ..nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
-from ..nodes.errors import LocalBackendError
-from .acceleration.compiled import explain
-from .checkpoints.preview import PREVIEW_FOLDER, load_preview_model
-from .checks import check_pixels, check_recipe
-from .flux import FluxFiles, flux_components, flux_parts, open_files
-from .memory.devices import compute_dtype, holds_fp8, pick_device
-from .memory.owner import OWNER, is_out_of_memory, shared_memory
-from .memory.placement import FluxPlacement
-from .model_files import ModelFiles
-from .pipeline import OneRewardPipeline
+from ...nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
+from ...nodes.errors import LocalBackendError
+from ..acceleration.block_compile import explain
+from ..checkpoints.model_files import ModelFiles
+from ..offload.devices import compute_dtype, holds_fp8, pick_device
+from ..offload.flux_parts import FluxFiles, flux_components, flux_parts, open_files
+from ..offload.pipeline_cache import OWNER, is_out_of_memory, shared_memory
+from ..offload.placement import FluxPlacement
+from ..pipeline.onereward import OneRewardPipeline
+from ..pipeline.preview_components import PREVIEW_FOLDER, load_preview_model
+from ..pipeline.validation import check_pixels, check_recipe
 
 
 class PreviewBackend:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...nodes.contracts import ACCELERATIONS
 from ...nodes.errors import InputError
-from ..acceleration.speed import FAST
+from ..offload.runtime_options import FAST
 
 REFERENCE = "reference"
 BASE = "none"  # the row whose picture the others' are compared with

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 
 from ...nodes.errors import InputError
-from ..backend import LocalBackend, PreviewBackend
-from ..checkpoints.preview import PREVIEW_TEXT_LENGTHS, load_preview_model
-from ..components import FLUX_TEXT_LENGTHS, Components
-from ..flux import FluxFiles, open_files
-from ..memory.devices import compute_dtype, empty_cache
-from ..memory.owner import OWNER, free_memory
-from ..memory.plans import GB
-from ..model_files import ModelFiles
-from ..model_folder import find_models, installed_models
-from .cases import Case
+from ..backends.flux import LocalBackend, PreviewBackend
+from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.select import find_models, installed_models
+from ..offload.devices import compute_dtype, empty_cache
+from ..offload.flux_parts import FluxFiles, open_files
+from ..offload.memory_plan import GB
+from ..offload.pipeline_cache import OWNER, free_memory
+from ..pipeline.components import FLUX_TEXT_LENGTHS, Components
+from ..pipeline.preview_components import PREVIEW_TEXT_LENGTHS, load_preview_model
+from .configurations import Case
 from .measure import Paint
 from .options import Options
 from .random_flux import RandomFlux, published_settings, tiny_settings

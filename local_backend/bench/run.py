@@ -15,17 +15,17 @@ from PIL import Image
 
 from ...nodes.contracts import EditRequest, EditTask
 from ...nodes.errors import InputError, LocalBackendError, OneRewardError
-from ..checks import SIDE_MULTIPLE, check_pixels, check_recipe
-from ..demo import SCENES
-from ..memory.devices import pick_device
-from ..memory.owner import OWNER
-from .cases import Case, choose
+from ..cli.demo import SCENES
+from ..offload.devices import pick_device
+from ..offload.pipeline_cache import OWNER
+from ..pipeline.validation import SIDE_MULTIPLE, check_pixels, check_recipe
+from .configurations import Case, choose
 from .measure import RUNS, Row, StepClock, begin_peak, count, peak
+from .models_under_test import Subject, choose_subject
 from .options import Options
 from .plot import plot
 from .report import Report, machine, table, write_json
-from .steps import step_kinds
-from .subjects import Subject, choose_subject
+from .step_timing import step_kinds
 
 _PROMPT = "a sailboat"
 _WARM_STEPS = 2  # enough for the plain pipeline, every step of which is the same

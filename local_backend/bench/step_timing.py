@@ -7,8 +7,8 @@ from statistics import median
 
 from ...nodes.contracts import EditRequest
 from ..acceleration.levels import LEVELS, NONE
-from ..acceleration.masked_tokens import token_sets
-from ..acceleration.schedule import Work, plan_steps
+from ..acceleration.masked_token_attention import token_sets
+from ..acceleration.step_schedule import Work, plan_steps
 
 
 def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tuple[Work, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from enum import Enum
 
 from ...nodes.errors import CheckpointError
-from .names import OTHER_PREFIXES, TRANSFORMER_PREFIXES, VAE_PREFIXES, without_prefix
-from .sidecars import foreign_format
-from .tensors import TensorFiles
+from .key_maps import OTHER_PREFIXES, TRANSFORMER_PREFIXES, VAE_PREFIXES, without_prefix
+from .quant_metadata import foreign_format
+from .readers.types import TensorFiles
 
 FILL_WIDTH = 384
 

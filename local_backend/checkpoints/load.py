@@ -14,11 +14,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
-from .autoencoder import autoencoder_slices
 from .configs import Shapes, clip_config, t5_config, transformer_config, vae_config
-from .families import Family, expect
-from .files import INDEX_SUFFIX, open_tensors, read_json
-from .names import (
+from .detect import Family, expect
+from .key_maps import (
     OTHER_PREFIXES,
     TRANSFORMER_PREFIXES,
     VAE_PREFIXES,
@@ -28,8 +26,10 @@ from .names import (
     t5_name,
     without_prefix,
 )
-from .tensors import TensorFiles
-from .weights import ModelFile, ModuleWeights, Slice, Source, WeightInfo, bind, shapes_at
+from .module_weights import ModelFile, ModuleWeights, Slice, Source, WeightInfo, bind, shapes_at
+from .readers.open import INDEX_SUFFIX, open_tensors, read_json
+from .readers.types import TensorFiles
+from .vae_keys import autoencoder_slices
 
 __all__ = [
     "ModelFile",

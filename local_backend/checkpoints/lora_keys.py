@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .names import Rows, bfl_modules, flux_modules
+from .key_maps import Rows, bfl_modules, flux_modules
 
 # Who wrote the file shows in the prefix; the layers below it are named as in one of two layouts.
 _DOTTED_PREFIXES = (

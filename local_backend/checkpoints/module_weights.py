@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ...nodes.errors import CheckpointError
-from .gguf_files import gguf_types
-from .sidecars import Layer, check_layer, plain_type, sort_out
-from .stored import Stored, stack, unpackable_types
-from .tensors import FLOAT_TYPES, FP8_TYPES, TORCH_TYPES, TensorFiles, TensorInfo
+from ..quantization.stored_weight import Stored, stack, unpackable_types
+from .quant_metadata import Layer, check_layer, plain_type, sort_out
+from .readers.gguf import gguf_types
+from .readers.types import FLOAT_TYPES, FP8_TYPES, TORCH_TYPES, TensorFiles, TensorInfo
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...nodes.errors import CheckpointError
-from .tensors import TensorFiles, TensorInfo
+from .readers.types import TensorFiles, TensorInfo
 
 # A weight's scale, in ComfyUI's older and newer words.
 _SCALES = (".scale_weight", ".weight_scale")

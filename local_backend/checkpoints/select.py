@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..nodes.errors import LocalBackendError, ModelNotFoundError
-from .checkpoints.families import Family, expect, recognise
-from .checkpoints.files import INDEX_SUFFIX, open_tensors
+from ...nodes.errors import LocalBackendError, ModelNotFoundError
+from .detect import Family, expect, recognise
 from .model_files import ModelFiles
+from .readers.open import INDEX_SUFFIX, open_tensors
 
-_PACK = Path(__file__).resolve().parent.parent
+_PACK = Path(__file__).resolve().parents[2]
 _ROOMS = ("diffusion_models", "unet", "text_encoders", "clip", "vae", "diffusers")
 _SUFFIXES = (".safetensors", ".sft", ".gguf")
 _PARTS = (Family.FLUX_FILL, Family.T5, Family.CLIP, Family.VAE)

@@ -7,7 +7,7 @@ import re
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ...nodes.errors import CheckpointError
-from .weights import Slice, Source
+from .module_weights import Slice, Source
 
 _LEVEL = re.compile(r"encoder\.down\.(\d+)\.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..nodes.contracts import (
+from ...nodes.contracts import (
     ACCELERATIONS,
     Backend,
     EditRecipe,
@@ -19,10 +19,10 @@ from ..nodes.contracts import (
     EditResult,
     ProgressSink,
 )
-from ..nodes.editing import Edit
-from .backend import LocalBackend, PreviewBackend
-from .model_folder import find_models
-from .sheets import CELL, GAP, INK, LINE, PAPER, as_picture, place
+from ...nodes.edit.run import Edit
+from ..backends.flux import LocalBackend, PreviewBackend
+from ..checkpoints.select import find_models
+from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, place
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..nodes.contracts import Backend, EditTask, ProgressSink
-from ..nodes.conversions import decode_image, decode_mask
-from ..nodes.editing import Edit, edit, extend
-from ..nodes.recipes import make_recipe, text_prompt
-from .sheets import CELL, GAP, INK, LINE, PAPER, as_picture, marked, place
+from ...nodes.contracts import Backend, EditTask, ProgressSink
+from ...nodes.edit.recipes import make_recipe, text_prompt
+from ...nodes.edit.run import Edit, edit, extend
+from ...nodes.image_io import decode_image, decode_mask
+from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, marked, place
 
 if TYPE_CHECKING:
     from torch import Tensor

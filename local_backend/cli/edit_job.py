@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..nodes.canvas.extend import margins
-from ..nodes.canvas.masks import CLEAN_LEVEL, fit_mask
-from ..nodes.canvas.options import MAX_BLEND
-from ..nodes.canvas.sizes import parse_extend
-from ..nodes.contracts import Backend, EditRecipe, EditTask, ProgressSink
-from ..nodes.conversions import mask_parts
-from ..nodes.editing import Edit, edit, extend
-from ..nodes.errors import InputError
-from ..nodes.recipes import make_recipe, text_prompt
-from .checks import check_recipe
+from ...nodes.canvas.extend import margins
+from ...nodes.canvas.masks import CLEAN_LEVEL, fit_mask
+from ...nodes.canvas.options import MAX_BLEND
+from ...nodes.canvas.sizes import parse_extend
+from ...nodes.contracts import Backend, EditRecipe, EditTask, ProgressSink
+from ...nodes.edit.recipes import make_recipe, text_prompt
+from ...nodes.edit.run import Edit, edit, extend
+from ...nodes.errors import InputError
+from ...nodes.image_io import mask_parts
+from ..pipeline.validation import check_recipe
+from .contact_sheet import marked
 from .picture_files import Picture, read_file, read_picture
-from .sheets import marked
 
 if TYPE_CHECKING:
     from torch import Tensor

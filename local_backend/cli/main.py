@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..nodes.backends import resolve_preview
-from ..nodes.canvas.extend import ANCHORS
-from ..nodes.contracts import ACCELERATION, ACCELERATIONS, ATTENTIONS, EditTask
-from ..nodes.conversions import format_words
-from ..nodes.errors import InputError, MissingDependencyError, OneRewardError
-from .bench.options import WEIGHTS, Options
-from .cli_job import check_output, make_job
+from ...nodes.backends import resolve_preview
+from ...nodes.canvas.extend import ANCHORS
+from ...nodes.contracts import ACCELERATION, ACCELERATIONS, ATTENTIONS, EditTask
+from ...nodes.errors import InputError, MissingDependencyError, OneRewardError
+from ...nodes.image_io import format_words
+from ..bench.options import WEIGHTS, Options
 from .demo import run_demo
+from .edit_job import check_output, make_job
 from .picture_files import Picture, encode_picture
-from .terminal import TerminalProgress
+from .progress import TerminalProgress
 
 if TYPE_CHECKING:
-    from ..nodes.editing import Edit
+    from ...nodes.edit.run import Edit
 
 EXTEND_HELP = "16:9 (default), 1920x1080, 1.5x, 150%%, 256 or 'left 256, right 128'"
 MASK_WORDS = "a picture as large, white = change, black or transparent = keep"
@@ -29,7 +29,7 @@ SERVER_COMMANDS = {
     "serve": "serve the model behind fal's protocol, for the nodes and fal's clients",
     "keys": "make, list and revoke the keys of that server",
 }
-SERVER_REQUIREMENTS = Path(__file__).resolve().parent / "server" / "requirements.txt"
+SERVER_REQUIREMENTS = Path(__file__).resolve().parents[1] / "server" / "requirements.txt"
 INTERRUPTED = 130  # what a shell reports for Ctrl+C
 SHEETS = {"demo": Path("onereward-demo.png"), "compare": Path("onereward-compare.png")}
 
@@ -174,7 +174,7 @@ def _add_numbers(command: argparse.ArgumentParser) -> None:
 
 def _run_server(arguments: Sequence[str]) -> None:
     try:
-        from .server.command import run
+        from ..server.cli import run
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"The package {error.name} is not installed. Run: "
@@ -192,7 +192,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     resolve_preview()  # says in one line if a package is not installed
-    from .bench.program import run_bench
+    from ..bench.run import run_bench
 
     def say(text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from ..nodes.conversions import decode_image, encode_png, has_alpha, opened
-from ..nodes.errors import InputError, MissingDependencyError
+from ...nodes.errors import InputError, MissingDependencyError
+from ...nodes.image_io import decode_image, encode_png, has_alpha, opened
 
 if TYPE_CHECKING:
     from torch import Tensor

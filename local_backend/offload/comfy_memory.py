@@ -12,9 +12,9 @@ from comfy import model_management
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from .fits import Fit
-from .parts import Part
-from .plans import NO_LIMIT
+from .memory_plan import NO_LIMIT
+from .model_part import Part
+from .residency import Fit
 
 logger = logging.getLogger("onereward")
 _CPU = torch.device("cpu")

@@ -12,16 +12,16 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 
-from ..nodes.errors import CheckpointError
-from .checkpoints.lora import linear_layers
-from .checkpoints.models import ModelFile, open_clip, open_t5, open_transformer, open_vae
-from .components import Components
-from .memory.modulation import ModulationTable, modulation_names
-from .memory.parts import Part
-from .model_files import ModelFiles
-from .previews import load_latent_rgb
+from ...nodes.errors import CheckpointError
+from ..acceleration.adaln_table import ModulationTable, modulation_names
+from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
+from ..checkpoints.lora import linear_layers
+from ..checkpoints.model_files import ModelFiles
+from ..pipeline.components import Components
+from ..pipeline.latent_preview import load_latent_rgb
+from .model_part import Part
 
-ASSETS = Path(__file__).parent / "checkpoints" / "flux"
+ASSETS = Path(__file__).parents[1] / "checkpoints" / "flux"
 _TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 _T5_BLOCKS = ("encoder.block",)
 _WORDS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..acceleration.kept_tensors import Keeping
-from .fits import Fit, PartSizes
+from ..acceleration.kv_cache import Keeping
+from .residency import Fit, PartSizes
 
 GB = 10**9
 NO_LIMIT = 10**15  # bytes: of a CPU, where weights are pages of their files

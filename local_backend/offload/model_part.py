@@ -16,16 +16,16 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..acceleration.fp8 import QuantisedOnce, fits, row_scale
-from ..acceleration.fused import FusedAttention, can_fuse
+from ..checkpoints.load import ModelFile
 from ..checkpoints.lora import Lora, LowRank
-from ..checkpoints.models import ModelFile
-from ..checkpoints.stored import Stored, to_fp8
+from ..quantization.fp8 import QuantisedOnce, fits, row_scale
+from ..quantization.fused_qkv import FusedAttention, can_fuse
+from ..quantization.linear import StoredLinear, low_rank, scaled, store_linears
+from ..quantization.stored_weight import Stored, to_fp8
+from .block_streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 from .devices import empty_cache
-from .fits import Fit, PartSizes
-from .linear import StoredLinear, low_rank, scaled, store_linears
-from .places import Place, block_list, constants, moved, owners
-from .streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
+from .parameter_slots import Place, block_list, constants, moved, owners
+from .residency import Fit, PartSizes
 
 # Of the machine's memory, and of what is free of it: page-locked memory is nobody else's.
 _MOST_PINNED = 0.45

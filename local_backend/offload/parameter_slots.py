@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.stored import Stored
-from .linear import StoredLinear
-from .streaming import Slot
+from ..quantization.linear import StoredLinear
+from ..quantization.stored_weight import Stored
+from .block_streaming import Slot
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
-from ..pipeline import OneRewardPipeline
+from ..pipeline.onereward import OneRewardPipeline
 from .devices import comfy_management, empty_cache, total_memory
-from .fits import Fit
-from .parts import Part
+from .memory_plan import NO_LIMIT
+from .model_part import Part
 from .placement import Memory
-from .plans import NO_LIMIT
+from .residency import Fit
 
 _OOM_WORDS = ("out of memory", "alloc_failed", "can't allocate memory")
 _RESERVE = 600 * 10**6  # bytes for the device's own context and for what arithmetic forgets
@@ -70,7 +70,7 @@ def shared_memory(device: torch.device) -> Memory:
     """ComfyUI's bookkeeping inside ComfyUI; else the device is ours."""
     if comfy_management() is None:
         return OwnMemory(device)
-    from .comfy_patcher import ComfyMemory
+    from .comfy_memory import ComfyMemory
 
     return ComfyMemory(device)
 

@@ -14,17 +14,17 @@ from diffusers import AutoencoderKL
 
 from ...nodes.contracts import EditRequest, ProgressSink
 from ...nodes.errors import LocalBackendError
-from ..acceleration.kept_tensors import Keeping, keepings
-from ..acceleration.speed import Speed
+from ..acceleration.adaln_table import ModulationInputs
+from ..acceleration.kv_cache import Keeping, keepings
 from ..checkpoints.lora import open_lora
-from ..flux import FluxParts
-from ..model_files import ModelFiles, file_stamp
+from ..checkpoints.model_files import ModelFiles, file_stamp
 from .devices import holds_fp8, synchronize
-from .fits import Fit
-from .modulation import ModulationInputs
-from .parts import Part
-from .plans import GB, NO_LIMIT, Plan, choose_plan, steady_plan, with_keys
-from .work import TEXT_TOKENS, key_bytes, work_sizes
+from .flux_parts import FluxParts
+from .memory_plan import GB, NO_LIMIT, Plan, choose_plan, steady_plan, with_keys
+from .model_part import Part
+from .residency import Fit
+from .runtime_options import Speed
+from .vram_estimate import TEXT_TOKENS, key_bytes, work_sizes
 
 logger = logging.getLogger("onereward")
 

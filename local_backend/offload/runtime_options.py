@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from ...nodes.contracts import ProgressSink
-from ..memory.devices import holds_fp8
-from ..memory.parts import Part
-from ..model_files import ModelFiles
-from .attention import chosen, fastest, measured, said
-from .compiled import CompiledBlocks
-from .fp8 import can_multiply
+from ..acceleration.attention_backend import chosen, fastest, measured, said
+from ..acceleration.block_compile import CompiledBlocks
+from ..checkpoints.model_files import ModelFiles
+from ..quantization.fp8 import can_multiply
+from .devices import holds_fp8
+from .model_part import Part
 
 FAST = "fp8 fast"
 _COMPILING = "compiling the blocks; once, about half a minute"

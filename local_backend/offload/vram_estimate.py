@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from ...nodes.contracts import EditRequest
-from ..acceleration.kept_tensors import Keeping, keepings
+from ..acceleration.kv_cache import Keeping, keepings
 from ..acceleration.levels import LEVELS
-from ..acceleration.masked_tokens import kept_bytes, token_sets
-from ..flux import FluxParts
-from .plans import Sizes
+from ..acceleration.masked_token_attention import kept_bytes, token_sets
+from .flux_parts import FluxParts
+from .memory_plan import Sizes
 
 TEXT_TOKENS = 512
 _VAE_BYTES_PER_PIXEL = (

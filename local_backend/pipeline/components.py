@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
 
-from .previews import LatentRgb
+from .latent_preview import LatentRgb
 
 FLUX_TEXT_LENGTHS = (512,)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..nodes.errors import CheckpointError
+from ...nodes.errors import CheckpointError
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,14 @@ from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift, retriev
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ..nodes.contracts import EditRequest, EditResult, ProgressSink
-from .acceleration.levels import LEVELS, Level
-from .acceleration.shortcuts import shortcuts
+from ...nodes.contracts import EditRequest, EditResult, ProgressSink
+from ..acceleration.adaln_table import ModulationInputs, scaled_time
+from ..acceleration.levels import LEVELS, Level
+from ..acceleration.step_runner import shortcuts
+from ..offload.devices import synchronize
+from ..offload.placement import Placement, Resident
 from .components import Components
-from .memory.devices import synchronize
-from .memory.modulation import ModulationInputs, scaled_time
-from .memory.placement import Placement, Resident
-from .prompts import PromptEmbeds, Prompts
+from .prompt_encoding import PromptEmbeds, Prompts
 
 
 @dataclass(frozen=True, eq=False)

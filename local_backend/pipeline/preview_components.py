@@ -16,10 +16,10 @@ from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5Tok
 from transformers.utils import logging as transformers_logging
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
-from ..components import Components
-from ..previews import load_latent_rgb
+from .components import Components
+from .latent_preview import load_latent_rgb
 
-PREVIEW_FOLDER = Path(__file__).parent.parent / "preview_model"
+PREVIEW_FOLDER = Path(__file__).parents[1] / "preview_model"
 
 # The preview model was trained on these numbers of text tokens; fewer are faster.
 PREVIEW_TEXT_LENGTHS = (32, 64, 128, 512)

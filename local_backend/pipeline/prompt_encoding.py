@@ -11,8 +11,8 @@ import torch
 from diffusers import FluxFillPipeline
 from torch import Tensor
 
-from ..nodes.contracts import EditRequest, ProgressSink
-from ..nodes.errors import InputError
+from ...nodes.contracts import EditRequest, ProgressSink
+from ...nodes.errors import InputError
 
 _MOST_KEPT = 16
 

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from ..nodes.contracts import ACCELERATIONS, EditRecipe, EditRequest
-from ..nodes.errors import InputError
+from ...nodes.contracts import ACCELERATIONS, EditRecipe, EditRequest
+from ...nodes.errors import InputError
 
 MAX_STEPS = 1000  # the flow was trained on that many time steps
 MAX_IMAGES = 16  # as many as a node makes

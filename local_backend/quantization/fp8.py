@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ..checkpoints.stored import to_fp8
+from .stored_weight import to_fp8
 
 Rows = tuple[Tensor, Tensor]  # E4M3 [rows, columns], float32 [rows, 1]; see quantise_rows
 

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxAttention
 from torch import Tensor
 
-from ..memory.linear import StoredLinear
+from .linear import StoredLinear
 
 # What diffusers calls the fused layers, and what each is made of, in order.
 _FUSED = {

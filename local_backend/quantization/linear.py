@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..acceleration.fp8 import QuantisedOnce, multiply
 from ..checkpoints.lora import LowRank
-from ..checkpoints.stored import dense
+from .fp8 import QuantisedOnce, multiply
+from .stored_weight import dense
 
 
 class StoredLinear(nn.Module):

@@ -74,8 +74,11 @@ def _serve(options: argparse.Namespace) -> None:
         InputError: a setting breaks a rule, or the address cannot be used.
         LocalBackendError: the models cannot be opened.
     """
-    from .head import Head, make_app  # torch and diffusers, which keys need not wait for
-    from .painting import LocalPool, Painting
+    from .http.app_factory import (  # torch and diffusers, which keys need not wait for
+        Head,
+        make_app,
+    )
+    from .workers.worker import LocalPool, Painting
 
     _check_tls(options.tls_cert, options.tls_key)
     settings, listener = _prepare(options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .work import Answer
+from .messages import Answer
 
 ERROR_PAGE = "https://docs.fal.ai/errors"
 CANCELLED = "client_cancelled"

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..contracts import Capabilities
 from ..errors import InputError
-from .framing import Frame, Size, frame_crop
+from .crop_box import Frame, Size, frame_crop
+from .crop_regions import near_areas, share_crops
 from .geometry import Box, Crop
 from .masks import PINHOLE_PX, blend_mask, painted_box, painted_inside, pinholes
 from .options import REGION_CHOICES, CanvasOptions
-from .regions import near_areas, share_crops
 from .sizes import parse_target
 
 NEARLY_ALL = 0.9  # of the picture; few masks mean that, and an inverted one always does

@@ -10,10 +10,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from .components import Bools, Ints, group, range_pairs
-from .framing import CONTEXT_PX, Frame
+from .crop_box import CONTEXT_PX, Frame
 from .geometry import Box
 from .masks import bounding_box
+from .morphology import Bools, Ints, group, range_pairs
 
 
 def near_areas(painted: Tensor) -> list[Box]:

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
+from .crop_plan import CanvasPlan
 from .geometry import Crop
-from .plan import CanvasPlan
 from .sizes import MEGAPIXEL
 
 SIDE = 1024

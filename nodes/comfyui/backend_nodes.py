@@ -6,13 +6,13 @@ import logging
 
 from comfy_api.latest import io
 
-from .backends import PREVIEW, check_server, resolve_fal, server_choices
-from .contracts import BackendSpec, FalSpec
-from .errors import InputError
+from ..backends import PREVIEW, check_server, resolve_fal, server_choices
+from ..contracts import BackendSpec, FalSpec
+from ..edit.report import result_lines
+from ..errors import InputError
+from .execution import in_thread
+from .io_types import CATEGORY, BackendSocket, backend_output, folded
 from .progress import NodeProgress
-from .reports import result_lines
-from .running import in_thread
-from .sockets import CATEGORY, BackendSocket, backend_output, folded
 from .user_folder import user_folder
 
 LOG = logging.getLogger("onereward")

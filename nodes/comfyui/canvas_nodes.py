@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
-from .backends import auto_backend, resolve_backend
-from .canvas import options as limits
-from .canvas.draw import draw_plan
-from .canvas.options import ALPHA_CHOICES, KEEP_ALPHA, REGION_CHOICES, CanvasOptions
-from .canvas.proof import prove
-from .contracts import BackendSpec, EditTask
-from .editing import check_image, default_canvas, plan_edit
+from ..backends import auto_backend, resolve_backend
+from ..canvas import options as limits
+from ..canvas.options import ALPHA_CHOICES, KEEP_ALPHA, REGION_CHOICES, CanvasOptions
+from ..canvas.overlay import draw_plan
+from ..canvas.proof import prove
+from ..contracts import BackendSpec, EditTask
+from ..edit.report import crop_lines
+from ..edit.run import check_image, default_canvas, plan_edit
+from .execution import chosen_canvas
+from .io_types import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
 from .local_models import auto_spec
-from .reports import crop_lines
-from .running import chosen_canvas
-from .sockets import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
 from .user_folder import user_folder
 
 if TYPE_CHECKING:

@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from .canvas.extend import ANCHORS
-from .canvas.options import CanvasOptions
-from .contracts import (
-    ACCELERATION,
-    NEGATIVE_PROMPT,
-    Backend,
-    BackendSpec,
-    EditTask,
-    ProgressSink,
-)
-from .editing import Edit, edit, extend
-from .planning.memory import remember
-from .recipes import CUSTOM, make_recipe, preset_line, text_prompt
-from .running import chosen_canvas, run_node
-from .shown import show
-from .sockets import (
+from ..canvas.extend import ANCHORS
+from ..canvas.options import CanvasOptions
+from ..contracts import ACCELERATION, NEGATIVE_PROMPT, Backend, BackendSpec, EditTask, ProgressSink
+from ..edit.recipes import CUSTOM, make_recipe, preset_line, text_prompt
+from ..edit.run import Edit, edit, extend
+from ..estimate.last_run import remember
+from .execution import chosen_canvas, run_node
+from .io_types import (
     CATEGORY,
     acceleration_input,
     connected_inputs,
@@ -35,6 +27,7 @@ from .sockets import (
     prompt_input,
     sampling_inputs,
 )
+from .ui_output import show
 
 if TYPE_CHECKING:
     from torch import Tensor

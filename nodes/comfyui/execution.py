@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import torch
 
-from .backends import auto_backend, resolve_backend
-from .canvas.options import CanvasOptions
-from .contracts import Backend, BackendSpec, ProgressSink
+from ..backends import auto_backend, resolve_backend
+from ..canvas.options import CanvasOptions
+from ..config.preferences import load
+from ..contracts import Backend, BackendSpec, ProgressSink
 from .local_models import auto_spec
-from .preferences import load
 from .progress import NodeProgress
 from .user_folder import user_folder
 

@@ -6,11 +6,11 @@ import logging
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..packages import CANVAS, too_old
 from .backend_nodes import OneRewardCollect, OneRewardFalBackend, OneRewardPreviewBackend
 from .canvas_nodes import OneRewardCanvas, OneRewardPlan, OneRewardProof
 from .edit_nodes import OneRewardExtend, OneRewardFill, OneRewardRemove, OneRewardText
 from .model_nodes import OneRewardLocalBackend, OneRewardModelBackend
-from .packages import CANVAS, too_old
 
 log = logging.getLogger("onereward")
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from comfy_api.latest import io
 
-from .contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
-from .recipes import CUSTOM, MAX_SEED, PRESETS
+from ..contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
+from ..edit.recipes import CUSTOM, MAX_SEED, PRESETS
 
 CATEGORY = "OneReward"
 BackendSocket = io.Custom("ONEREWARD_BACKEND")

@@ -8,13 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .contracts import ATTENTIONS, PRECISIONS, LocalSpec
-from .errors import CheckpointError, InputError, LocalBackendError, ModelNotFoundError
+from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec
+from ..errors import CheckpointError, InputError, LocalBackendError, ModelNotFoundError
 from .model_folders import CONFIG_FILE, KINDS, choices, locate, pipeline_part, read_config
 
 if TYPE_CHECKING:
-    from ..local_backend.checkpoints.families import Family
-    from ..local_backend.model_files import ModelFiles
+    from ...local_backend.checkpoints.detect import Family
+    from ...local_backend.checkpoints.model_files import ModelFiles
 
 AUTO, NONE = "auto", "none"
 FILL_CHANNELS = 384  # how wide the image input of FLUX.1-Fill is
@@ -98,7 +98,7 @@ def find_files(spec: LocalSpec) -> Found:
         CheckpointError: a chosen file is broken or something else.
         MissingDependencyError: a package that reads the file's format is not installed.
     """
-    from ..local_backend.model_files import ModelFiles
+    from ...local_backend.checkpoints.model_files import ModelFiles
 
     if spec.precision not in PRECISIONS:
         raise InputError(f'precision is "{spec.precision}". Use one of: {", ".join(PRECISIONS)}.')
@@ -135,7 +135,7 @@ def auto_spec() -> tuple[LocalSpec | None, str]:
     named = [name for name in choices(TRANSFORMER.kind) if TRANSFORMER.usual.search(name)]
     if not named:
         return None, ""
-    from ..local_backend.memory.devices import can_run_flux
+    from ...local_backend.offload.devices import can_run_flux
 
     try:
         spec = LocalSpec(transformer=_best(TRANSFORMER, named))
@@ -203,8 +203,8 @@ def _rank(part: Part, name: str, path: Path) -> tuple[bool, bool, int, str]:
 
 def _expect(family: str, path: Path) -> None:
     """Raise CheckpointError unless a file, or a transformer's folder, is of the family."""
-    from ..local_backend.checkpoints.families import Family, expect
-    from ..local_backend.checkpoints.files import open_tensors
+    from ...local_backend.checkpoints.detect import Family, expect
+    from ...local_backend.checkpoints.readers.open import open_tensors
 
     misfit = _misfit(family, path)
     if misfit and path.is_dir():
@@ -243,8 +243,8 @@ def look_into(path: Path) -> Look:
 
 @lru_cache(maxsize=512)
 def _look(path: Path, changed: int, size: int) -> Look:
-    from ..local_backend.checkpoints.families import expect, recognise
-    from ..local_backend.checkpoints.files import open_tensors
+    from ...local_backend.checkpoints.detect import expect, recognise
+    from ...local_backend.checkpoints.readers.open import open_tensors
 
     files = open_tensors(path)
     family, words = recognise(files)

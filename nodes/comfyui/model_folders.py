@@ -12,7 +12,7 @@ from typing import Any
 
 import folder_paths
 
-from .errors import ModelNotFoundError
+from ..errors import ModelNotFoundError
 
 SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 INDEX = ".safetensors.index.json"

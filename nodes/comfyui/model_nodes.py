@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
+from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
+from .io_types import CATEGORY, backend_output, folded
 from .local_models import AUTO, NONE, find_files
 from .model_folders import choices
 from .progress import NodeProgress
-from .sockets import CATEGORY, backend_output, folded
 
 
 class OneRewardLocalBackend(io.ComfyNode):

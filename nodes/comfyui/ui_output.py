@@ -10,13 +10,13 @@ import folder_paths
 import torch
 from torch.nn import functional
 
-from .canvas.resample import resize
-from .conversions import encode_png
+from ..canvas.image_ops import resize
+from ..image_io import encode_png
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .editing import Edit
+    from ..edit.run import Edit
 
 KEY = "onereward"  # of the node's "executed" message
 SIDE = 2048  # px; a larger picture is shown reduced

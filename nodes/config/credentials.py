@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import CredentialsError
-from .private_files import write_private
+from ..errors import CredentialsError
+from .atomic_file import write_private
 
 KEY_FILE = "fal_key"
 VARIABLE, HALVES = "FAL_KEY", ("FAL_KEY_ID", "FAL_KEY_SECRET")

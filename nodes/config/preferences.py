@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .canvas.options import CanvasOptions
-from .errors import InputError
-from .private_files import write_private
+from ..canvas.options import CanvasOptions
+from ..errors import InputError
+from .atomic_file import write_private
 
 FILE_NAME = "preferences.json"
 ORDER = ("local", "fal", "preview")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .canvas.copies import copy_pictures, empty_mask
-from .canvas.geometry import Crop
-from .canvas.options import ALPHA_FROM_BLEND, CanvasOptions
-from .canvas.plan import CanvasPlan
-from .canvas.stitch import paste
-from .contracts import EditResult
-from .errors import LocalBackendError
-from .reports import Report
+from ..canvas.copies import copy_pictures, empty_mask
+from ..canvas.crop_plan import CanvasPlan
+from ..canvas.geometry import Crop
+from ..canvas.options import ALPHA_FROM_BLEND, CanvasOptions
+from ..canvas.stitch import paste
+from ..contracts import EditResult
+from ..errors import LocalBackendError
+from .report import Report
 
 
 @dataclass(frozen=True)

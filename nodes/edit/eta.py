@@ -8,8 +8,8 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 
-from .canvas.geometry import Crop
-from .canvas.sizes import MEGAPIXEL
+from ..canvas.geometry import Crop
+from ..canvas.sizes import MEGAPIXEL
 
 RUNS = 8  # of each backend at each acceleration
 BACKENDS = 32

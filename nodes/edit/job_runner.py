@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .contracts import Backend, EditRequest, EditResult, ProgressSink
-from .errors import (
+from ..contracts import Backend, EditRequest, EditResult, ProgressSink
+from ..errors import (
     BalanceError,
     CredentialsError,
     InputError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .contracts import (
+from ..contracts import (
     ACCELERATION,
     EXTEND_PROMPT,
     NEGATIVE_PROMPT,
@@ -13,7 +13,7 @@ from .contracts import (
     EditRecipe,
     EditTask,
 )
-from .errors import InputError
+from ..errors import InputError
 
 # What ComfyUI's and other text encoders take out of a prompt, and OneReward's recipe does not.
 _SYNTAX = (

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .canvas.options import ALPHA_FROM_BLEND
-from .canvas.plan import CanvasPlan
-from .canvas.seam import SeamStep
-from .canvas.sizes import MEGAPIXEL
-from .contracts import FROM_CACHE, EditRecipe, EditResult
+from ..canvas.crop_plan import CanvasPlan
+from ..canvas.options import ALPHA_FROM_BLEND
+from ..canvas.seam import SeamStep
+from ..canvas.sizes import MEGAPIXEL
+from ..contracts import FROM_CACHE, EditRecipe, EditResult
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,17 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import pace
-from .canvas.batch import pair_batches
-from .canvas.extend import extend_picture, extension_steps, margins
-from .canvas.geometry import Crop
-from .canvas.masks import fit_mask
-from .canvas.options import KEEP_ALPHA, MAX_BLEND, CanvasOptions
-from .canvas.plan import CanvasPlan, plan_crops
-from .canvas.previews import PlacedPreview
-from .canvas.sizes import parse_extend
-from .canvas.stitch import cut
-from .contracts import (
+from ..canvas.batch import pair_batches
+from ..canvas.crop_plan import CanvasPlan, plan_crops
+from ..canvas.extend import extend_picture, extension_steps, margins
+from ..canvas.geometry import Crop
+from ..canvas.masks import fit_mask
+from ..canvas.options import KEEP_ALPHA, MAX_BLEND, CanvasOptions
+from ..canvas.previews import PlacedPreview
+from ..canvas.sizes import parse_extend
+from ..canvas.stitch import cut
+from ..contracts import (
     FROM_CACHE,
     Backend,
     Capabilities,
@@ -31,11 +30,12 @@ from .contracts import (
     EditTask,
     ProgressSink,
 )
-from .errors import ContentPolicyError, InputError, OneRewardError
-from .jobs import Bar, Job, failure_of, run_jobs
-from .pieces import Outputs, Piece, split
+from ..errors import ContentPolicyError, InputError, OneRewardError
+from . import eta
+from .crop_jobs import Outputs, Piece, split
+from .job_runner import Bar, Job, failure_of, run_jobs
 from .recipes import literal_note
-from .reports import Report, price_words, transparent_note
+from .report import Report, price_words, transparent_note
 
 REMOVE_GROW = 12
 SEEDS = 2**64
@@ -311,14 +311,12 @@ def _paint(
             continue
         report.add_result(job.name, result)
         if FROM_CACHE not in result.notes:
-            work += pace.work(
-                [piece.crop], piece.count, recipe.num_inference_steps, recipe.true_cfg
-            )
+            work += eta.work([piece.crop], piece.count, recipe.num_inference_steps, recipe.true_cfg)
         with report.stage("stitch"):
             outputs.add(piece, result, options, report)
         if backend.capabilities.remote:
             job.progress.step(1, 1, result.images[0])
-    pace.note(backend.name, recipe.acceleration, work, time.perf_counter() - start)
+    eta.note(backend.name, recipe.acceleration, work, time.perf_counter() - start)
     if report.spend_line():
         progress.status(report.spend_line())
     return failed

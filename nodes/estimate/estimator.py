@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import pace
+from ..canvas.crop_plan import EMPTY_NOTE, CanvasPlan, plan_crops
 from ..canvas.extend import Margins, extension_steps, margins
 from ..canvas.options import MAX_BLEND, CanvasOptions
-from ..canvas.plan import EMPTY_NOTE, CanvasPlan, plan_crops
 from ..canvas.sizes import MEGAPIXEL, parse_extend
 from ..contracts import ACCELERATION, Backend, Capabilities, EditTask
-from ..editing import default_canvas, plan_edit
+from ..edit import eta
+from ..edit.crop_jobs import split
+from ..edit.run import default_canvas, plan_edit
 from ..errors import InputError, OneRewardError
-from ..pieces import split
 from .overlay import PlacedCrop, draw_overlay
-from .words import EMPTY, HAS_SHAPE, batch_note, plan_words
+from .summary import EMPTY, HAS_SHAPE, batch_note, plan_words
 
 # New jobs of so many pixels each -> US dollars, None if unknown, and what is to be said of them.
 Foresight = Callable[[Sequence[int]], tuple[float | None, str]]
@@ -242,8 +242,8 @@ def _seconds(request: PlanRequest, stages: Sequence[Stage], name: str) -> float 
     if request.steps is None or request.cfg is None or request.acceleration is None:
         return None
     work = sum(
-        pace.work(plan.crops, stage.images, request.steps, request.cfg)
+        eta.work(plan.crops, stage.images, request.steps, request.cfg)
         for stage in stages
         for plan in stage.plans
     )
-    return pace.seconds(name, request.acceleration, work) if work else None
+    return eta.seconds(name, request.acceleration, work) if work else None

@@ -14,10 +14,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 from torch import Tensor
 
-from ..conversions import has_alpha, opened, to_8_bit_grey
 from ..errors import InputError
-from .memory import file_masks
-from .planner import MAX_PIXELS
+from ..image_io import has_alpha, opened, to_8_bit_grey
+from .estimator import MAX_PIXELS
+from .last_run import file_masks
 
 TYPES = ("input", "output", "temp")
 CHANNELS = ("alpha", "red", "green", "blue")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..canvas.draw import EDGE, FILLED, PAINTED
 from ..canvas.geometry import Crop
-from ..conversions import data_uri, encode_png
+from ..canvas.overlay import EDGE, FILLED, PAINTED
+from ..image_io import data_uri, encode_png
 
 SIDE = 512
 PAINTED_ALPHA, SHADOW_ALPHA = 110, 90

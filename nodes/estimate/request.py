@@ -11,11 +11,11 @@ from torch import Tensor
 from ..backends import PREVIEW
 from ..canvas.options import CanvasOptions
 from ..contracts import ACCELERATION, BackendSpec, EditTask, FalSpec, LocalSpec, ModelSpec
+from ..edit.recipes import CUSTOM, PRESETS
 from ..errors import InputError
-from ..recipes import CUSTOM, PRESETS
-from .files import PictureSize, find_file, picture_size, read_mask
-from .memory import recall
-from .planner import NotYet, PlanRequest, Refused, at_fault
+from .estimator import NotYet, PlanRequest, Refused, at_fault
+from .input_files import PictureSize, find_file, picture_size, read_mask
+from .last_run import recall
 
 BACKENDS: dict[str, type[BackendSpec]] = {
     "OneRewardPreviewBackend": BackendSpec,

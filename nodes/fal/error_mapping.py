@@ -16,7 +16,7 @@ from ..errors import (
     RemoteTimeoutError,
     RemoteValidationError,
 )
-from .servers import ENDPOINT
+from .endpoints import ENDPOINT
 from .transport import REQUEST_ID, Reply
 
 CANCELLED = ("client_cancelled", "client_disconnected")

@@ -13,7 +13,6 @@ import time
 from dataclasses import replace
 
 from ..contracts import EditRequest, FalSpec, ProgressSink
-from ..conversions import decode_image
 from ..errors import (
     JournalError,
     OneRewardError,
@@ -21,16 +20,17 @@ from ..errors import (
     RemoteTimeoutError,
     SubmissionUnknownError,
 )
+from ..image_io import decode_image
 from . import schemas
+from .cancellation import NoProgress, Waiting
 from .client import FalClient, unknown_submission
-from .failures import is_cancelled
-from .files import fetch, picture_url
-from .journal import SESSION, Caps, Entry, Journal, State
-from .kept import Kept
+from .error_mapping import is_cancelled
+from .job_result import Kept
+from .job_store import SESSION, Caps, Entry, Journal, State
+from .log_progress import Steps
 from .pricing import Price
 from .schemas import Output, Status, Submission
-from .steps import Steps
-from .waiting import NoProgress, Waiting
+from .transfers import fetch, picture_url
 
 LOG = logging.getLogger("onereward")
 # Seconds between two questions: a twentieth of the time so far, within these bounds.

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import journal as written
-from .journal import FILE_NAME, SPENT, Journal, State, drop_images
+from . import job_store as written
+from .job_store import FILE_NAME, SPENT, Journal, State, drop_images
 
 NEWEST = 100
 MONTH = 30 * 86400  # seconds

@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import JournalError
-from .caps import check_cap
+from .spend_limits import check_cap
 
 FILE_NAME = "journal.sqlite3"
 SESSION = uuid.uuid4().hex  # one run of the program

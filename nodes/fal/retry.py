@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from ..errors import RemoteError
+from .cancellation import Waiting
 from .transport import ConnectionLost, Reply
-from .waiting import Waiting
 
 LONGEST_PAUSE = 30.0  # seconds
 TRIES = 3

@@ -7,16 +7,16 @@ from urllib.parse import urljoin
 
 from torch import Tensor
 
-from ..conversions import data_uri, decode_image, encode_png, from_data_uri
 from ..errors import InputError, OneRewardError, RemoteError
+from ..image_io import data_uri, decode_image, encode_png, from_data_uri
 from .auth import NoAuth
+from .cancellation import Waiting
 from .client import FalClient
-from .failures import error_of, tidy
-from .retries import patiently
+from .endpoints import Server, host_of
+from .error_mapping import error_of, tidy
+from .retry import patiently
 from .schemas import File, lifecycle
-from .servers import Server, host_of
 from .transport import ConnectionLost, Reply, exchange, new_session
-from .waiting import Waiting
 
 PNG = "image/png"
 LARGEST_URI_IMAGE = 6_000_000  # bytes of PNG; larger pictures are uploaded instead

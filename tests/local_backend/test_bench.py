@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 import torch
 from fakes.tiny import make_request
-from onereward_pack.local_backend import cli
 from onereward_pack.local_backend.acceleration.levels import LEVELS
-from onereward_pack.local_backend.acceleration.schedule import Work
-from onereward_pack.local_backend.bench.cases import CASES, choose
+from onereward_pack.local_backend.acceleration.step_schedule import Work
+from onereward_pack.local_backend.bench.configurations import CASES, choose
 from onereward_pack.local_backend.bench.measure import Row, Run, StepClock, masked_psnr
+from onereward_pack.local_backend.bench.models_under_test import (
+    choose_subject,
+    preview_subject,
+    random_subject,
+)
 from onereward_pack.local_backend.bench.options import Options
 from onereward_pack.local_backend.bench.plot import plot
-from onereward_pack.local_backend.bench.program import make_request as bench_request
 from onereward_pack.local_backend.bench.random_flux import (
     RandomFlux,
     published_settings,
     tiny_settings,
 )
 from onereward_pack.local_backend.bench.report import Report, figures, table
-from onereward_pack.local_backend.bench.steps import milliseconds, step_kinds
-from onereward_pack.local_backend.bench.subjects import (
-    choose_subject,
-    preview_subject,
-    random_subject,
-)
-from onereward_pack.local_backend.memory.owner import OWNER
+from onereward_pack.local_backend.bench.run import make_request as bench_request
+from onereward_pack.local_backend.bench.step_timing import milliseconds, step_kinds
+from onereward_pack.local_backend.cli import main
+from onereward_pack.local_backend.offload.pipeline_cache import OWNER
 from onereward_pack.nodes.errors import InputError
 from PIL import Image
 
@@ -59,7 +59,7 @@ def preview(folder: Path) -> Found:
 
 
 def measured(out: Path, *arguments: str) -> Found:
-    assert cli.main(["bench", "--steps", "9", "--out", str(out), *arguments]) == 0
+    assert main.main(["bench", "--steps", "9", "--out", str(out), *arguments]) == 0
     found: Found = json.loads((out / "bench.json").read_text(encoding="utf-8"))
     return found
 
@@ -120,7 +120,7 @@ def test_nothing_stays_loaded(tiny: Found) -> None:
 
 def test_random_weights_are_told_to_make_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--weights", "tiny", "--rows", "none", "--steps", "1"]
-    assert cli.main(["bench", *arguments]) == 0
+    assert main.main(["bench", *arguments]) == 0
     assert "THE PSNR MEANS NOTHING HERE" in capsys.readouterr().out
 
 
@@ -128,7 +128,7 @@ def test_what_there_is_no_time_for_is_named_and_the_exit_code_tells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--weights", "tiny", "--rows", "none", "high", "--limit", "0"]
-    assert cli.main(["bench", *arguments, "--out", str(tmp_path)]) == 1
+    assert main.main(["bench", *arguments, "--out", str(tmp_path)]) == 1
     assert "none: left out, the time is up" in capsys.readouterr().err
     assert (tmp_path / "bench.png").exists()
     rows = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["rows"]
@@ -152,7 +152,7 @@ def test_what_there_is_no_time_for_is_named_and_the_exit_code_tells(
 def test_an_option_that_makes_no_sense_is_refused_before_anything_runs(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bench", *arguments]) == 1
+    assert main.main(["bench", *arguments]) == 1
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""

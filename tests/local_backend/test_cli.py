@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from onereward_pack.local_backend import cli, cli_job
+from onereward_pack.local_backend.cli import edit_job, main
 from onereward_pack.nodes.contracts import ACCELERATIONS
-from onereward_pack.nodes.editing import edit
+from onereward_pack.nodes.edit.run import edit
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--steps", "2", "--seed", "3"]
 
 
@@ -37,7 +37,7 @@ def arguments(task: str, files: dict[str, Path], *more: str) -> list[str]:
 def test_fill_writes_a_file_beside_the_picture_with_only_the_mask_changed(
     files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments("fill", files, "--prompt", "a cat")) == 0
+    assert main.main(arguments("fill", files, "--prompt", "a cat")) == 0
     result = files["image"].with_name("photo-fill.png")
     before, after = np.asarray(Image.open(files["image"])), np.asarray(Image.open(result))
     changed = (before != after).any(-1)
@@ -53,7 +53,7 @@ def test_fill_writes_a_file_beside_the_picture_with_only_the_mask_changed(
 def test_several_images_get_numbered_files(files: dict[str, Path], tmp_path: Path) -> None:
     target = tmp_path / "out.png"
     more = ("--num-images", "2", "--output", str(target))
-    assert cli.main(arguments("remove", files, *more)) == 0
+    assert main.main(arguments("remove", files, *more)) == 0
     first, second = (np.asarray(Image.open(tmp_path / f"out-{i}.png")) for i in (1, 2))
     assert (first != second).any()
     assert not target.exists()
@@ -61,7 +61,7 @@ def test_several_images_get_numbered_files(files: dict[str, Path], tmp_path: Pat
 
 def test_extend_makes_the_picture_larger(files: dict[str, Path]) -> None:
     command = ["extend", "--image", str(files["image"]), "--to", "left 40", *FAST]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     with Image.open(files["image"].with_name("photo-extend.png")) as result:
         assert result.size == (240, 150)
 
@@ -69,7 +69,7 @@ def test_extend_makes_the_picture_larger(files: dict[str, Path]) -> None:
 def test_text_lines_are_split_at_backslash_n(
     files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments("text", files, "--text", r"SALE\nNOW")) == 0
+    assert main.main(arguments("text", files, "--text", r"SALE\nNOW")) == 0
     assert 'the words "SALE", and in the next line "NOW"' in capsys.readouterr().out
 
 
@@ -78,7 +78,7 @@ def test_acceleration_is_the_user_s_to_choose_and_regular_by_default(
 ) -> None:
     def painted(*more: str) -> bytes:
         target = ("--output", str(tmp_path / "out.png"), "--steps", "12")
-        assert cli.main(arguments("remove", files, *more, *target)) == 0
+        assert main.main(arguments("remove", files, *more, *target)) == 0
         return (tmp_path / "out.png").read_bytes()
 
     none, regular, high = (painted("--acceleration", level) for level in ACCELERATIONS)
@@ -122,7 +122,7 @@ def test_a_bad_file_is_one_line_on_stderr_and_nothing_is_written(
     )
     files |= {name: tmp_path / value for name, value in change.items()}
     before = set(tmp_path.iterdir())
-    assert cli.main(arguments("fill", files, "--prompt", "a cat")) == 1
+    assert main.main(arguments("fill", files, "--prompt", "a cat")) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert re.search(words, error)
@@ -135,10 +135,10 @@ def test_ctrl_c_writes_nothing(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    assert cli_job.edit is edit
-    monkeypatch.setattr(cli_job, "edit", interrupted)
+    assert edit_job.edit is edit
+    monkeypatch.setattr(edit_job, "edit", interrupted)
     before = set(tmp_path.iterdir())
-    assert cli.main(arguments("fill", files, "--prompt", "a cat")) == cli.INTERRUPTED
+    assert main.main(arguments("fill", files, "--prompt", "a cat")) == main.INTERRUPTED
     assert set(tmp_path.iterdir()) == before
 
 
@@ -172,7 +172,7 @@ def test_a_16_bit_picture_keeps_all_16_bits_outside_the_mask(
     frame = av.VideoFrame.from_ndarray(values, codec.pix_fmt)
     files["image"].write_bytes(b"".join(map(bytes, [*codec.encode(frame), *codec.encode()])))
     assert np.array_equal(written(files["image"]), values)
-    assert cli.main(arguments("remove", files)) == 0
+    assert main.main(arguments("remove", files)) == 0
     after = written(files["image"].with_name("photo-remove.png"))
     assert after.dtype.itemsize == 2 and after.shape == values.shape
     changed = (after != values).any(-1)
@@ -187,7 +187,7 @@ def test_a_mask_of_opaque_strokes_on_nothing_paints_the_strokes_alone(
 ) -> None:
     white = Image.new("L", (200, 150), 255)
     Image.merge("LA", [white, Image.open(files["mask"])]).save(files["mask"])
-    assert cli.main(arguments("fill", files, "--prompt", "a cat")) == 0
+    assert main.main(arguments("fill", files, "--prompt", "a cat")) == 0
     before, after = (
         np.asarray(Image.open(files["image"].with_name(name)))
         for name in ("photo.png", "photo-fill.png")
@@ -203,7 +203,7 @@ def test_every_format_is_edited_and_comes_out_as_an_8_bit_png(
     for name, path in files.items():
         files[name] = path.with_suffix("." + kind.lower())
         Image.open(path).save(files[name], kind, **({"lossless": True} if kind == "WEBP" else {}))
-    assert cli.main(arguments("remove", files)) == 0
+    assert main.main(arguments("remove", files)) == 0
     with Image.open(tmp_path / "photo-remove.png") as made:
         assert (made.format, made.mode, made.size) == ("PNG", "RGB", (200, 150))
 
@@ -215,7 +215,7 @@ def test_a_colour_profile_and_the_first_of_several_pictures_are_kept_and_said(
     with Image.open(files["image"]) as picture:
         more = picture.transpose(Image.Transpose.ROTATE_180)
         picture.save(files["image"], icc_profile=profile, save_all=True, append_images=[more])
-    assert cli.main(arguments("remove", files)) == 0
+    assert main.main(arguments("remove", files)) == 0
     assert "photo.png holds 2 pictures; the first one is used." in capsys.readouterr().out
     with Image.open(files["image"].with_name("photo-remove.png")) as made:
         assert made.info["icc_profile"] == profile
@@ -252,13 +252,13 @@ def test_words_and_numbers_are_refused_before_any_model_is_loaded(
     more: list[str],
     words: str,
 ) -> None:
-    monkeypatch.setattr(cli, "resolve_preview", lambda: pytest.fail("a model is loaded"))
+    monkeypatch.setattr(main, "resolve_preview", lambda: pytest.fail("a model is loaded"))
     monkeypatch.chdir(tmp_path)
     if "100x100" not in more:  # which only the picture can tell
         files["image"].write_bytes(b"not even opened")
     mask = [] if task == "extend" else ["--mask", str(files["mask"])]
     before = set(tmp_path.iterdir())
-    assert cli.main([task, "--image", str(files["image"]), *mask, *more]) == 1
+    assert main.main([task, "--image", str(files["image"]), *mask, *more]) == 1
     assert words in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == before
 
@@ -274,7 +274,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(
 
     monkeypatch.setattr(Path, "replace", full)
     before = set(tmp_path.iterdir())
-    assert cli.main(arguments("remove", files)) == 1
+    assert main.main(arguments("remove", files)) == 1
     assert "No space left on device. Choose --output" in capsys.readouterr().err
     assert set(tmp_path.iterdir()) == before
 

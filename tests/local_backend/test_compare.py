@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from fakes.model_shelf import write_shelf
-from onereward_pack.local_backend import cli
-from onereward_pack.local_backend.compare import (
+from onereward_pack.local_backend.cli.compare import (
     AMPLIFIED,
     Painted,
     choose_backend,
     difference,
     psnr,
 )
-from onereward_pack.local_backend.sheets import CELL, GAP, LINE, marked
-from onereward_pack.nodes.editing import Edit
+from onereward_pack.local_backend.cli.contact_sheet import CELL, GAP, LINE, marked
+from onereward_pack.local_backend.cli import main
+from onereward_pack.nodes.edit.run import Edit
 from PIL import Image
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def compare(out: Path, *arguments: str) -> np.ndarray:
-    assert cli.main(["compare", "--output", str(out), *arguments]) == 0
+    assert main.main(["compare", "--output", str(out), *arguments]) == 0
     with Image.open(out) as sheet:
         return np.asarray(sheet).astype(int)
 
@@ -110,9 +110,9 @@ def test_what_is_missing_is_one_line_and_nothing_is_written(
 ) -> None:
     target = tmp_path / "sheet.png"
     output = ["--output", str(target)]
-    assert cli.main(["compare", "--task", "remove", *files[:2], *output]) == 1
-    assert cli.main(["compare", *files, "--prompt", "a cat", "--models", "none", *output]) == 1
-    assert cli.main(["compare", *files, *output]) == 1
+    assert main.main(["compare", "--task", "remove", *files[:2], *output]) == 1
+    assert main.main(["compare", *files, "--prompt", "a cat", "--models", "none", *output]) == 1
+    assert main.main(["compare", *files, *output]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[0] == "error: --task remove needs a mask. Give --mask."
     assert "none is no folder" in lines[1]

@@ -12,8 +12,8 @@ from benchmarks import local_memory as bench
 from benchmarks.local_memory_report import Row, table
 from benchmarks.local_memory_watch import Card, Watch
 from fakes.tiny import make_request
-from onereward_pack.local_backend.memory.fits import Fit
-from onereward_pack.local_backend.memory.plans import Plan
+from onereward_pack.local_backend.offload.memory_plan import Plan
+from onereward_pack.local_backend.offload.residency import Fit
 
 CARDS = {
     "all": "bf16 resident, T5 resident",

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from onereward_pack.local_backend.picture_files import encode_picture, read_picture
-from onereward_pack.nodes.conversions import decode_image, decode_mask
+from onereward_pack.local_backend.cli.picture_files import encode_picture, read_picture
 from onereward_pack.nodes.errors import InputError, MissingDependencyError
+from onereward_pack.nodes.image_io import decode_image, decode_mask
 from PIL import ExifTags, Image, ImageCms
 
 RNG = np.random.default_rng(0)

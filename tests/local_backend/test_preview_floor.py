@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from fakes.backend import RecordingProgress
-from onereward_pack.local_backend.backend import PreviewBackend
+from onereward_pack.local_backend.backends.flux import PreviewBackend
 from onereward_pack.local_backend.preview_model.training.metrics import psnr_in
 from onereward_pack.nodes.contracts import EditRequest, EditTask
-from onereward_pack.nodes.conversions import decode_image, decode_mask
+from onereward_pack.nodes.image_io import decode_image, decode_mask
 
-FOLDER = Path(__file__).resolve().parent / "data" / "held_out"
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "held_out"
 
 
 def mean_psnr(task: str) -> float:

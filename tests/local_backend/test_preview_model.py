@@ -15,15 +15,18 @@ import torch
 from diffusers import AutoencoderKL, FluxFillPipeline
 from fakes.backend import RecordingProgress
 from fakes.quality import blur_fill, psnr_in, texture_share
-from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
+from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.pipeline.latent_preview import load_latent_rgb
+from onereward_pack.local_backend.pipeline.preview_components import (
+    PREVIEW_FOLDER,
+    load_preview_model,
+)
 from onereward_pack.local_backend.preview_model.training.painter import Painter
 from onereward_pack.local_backend.preview_model.training.vocabulary import (
     BACKGROUNDS,
     COLORS,
     SHAPES,
 )
-from onereward_pack.local_backend.previews import load_latent_rgb
 from onereward_pack.nodes.contracts import REMOVE_PROMPT, EditRequest, EditTask
 from onereward_pack.nodes.errors import CheckpointError
 from safetensors import safe_open

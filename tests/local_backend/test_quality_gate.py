@@ -38,8 +38,8 @@ from fakes.quality import (
 )
 from fakes.tiny import make_request, tiny_components
 from onereward_pack.local_backend.acceleration.levels import EVERY_STEP, LEVELS, NONE, Level
-from onereward_pack.local_backend.checks import check_pixels, check_recipe
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.validation import check_pixels, check_recipe
 from onereward_pack.nodes.contracts import EditTask
 from torch import Tensor
 

@@ -26,7 +26,7 @@ from onereward_pack.local_backend.preview_model.training.vocabulary import (
 from PIL import Image
 from safetensors.torch import load
 
-PREVIEW = Path(__file__).resolve().parent.parent / "local_backend" / "preview_model"
+PREVIEW = Path(__file__).resolve().parents[2] / "local_backend" / "preview_model"
 
 
 # measured on the scripts that trained the model: a change here is a change of its domain
@@ -175,7 +175,7 @@ def test_a_seed_gives_the_scenes_it_always_gave(assets: Path) -> None:
 
 
 def test_the_demo_scenes_in_the_pack_are_those_of_the_stage() -> None:
-    folder = PREVIEW.parent / "demo_scenes"
+    folder = PREVIEW.parent / "cli" / "demo_scenes"
     entries = json.loads((folder / "scenes.json").read_text("utf-8"))
     assert [entry["task"] for entry in entries] == ["fill", "remove", "extend", "text"]
     for entry, scene in zip(entries, SCENES, strict=True):

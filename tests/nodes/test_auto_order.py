@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from onereward_pack.nodes.backends import PREVIEW, auto_backend, describe_backend
+from onereward_pack.nodes.config.preferences import change
 from onereward_pack.nodes.contracts import LocalSpec
 from onereward_pack.nodes.errors import CredentialsError
-from onereward_pack.nodes.preferences import change
 
 LOCAL = LocalSpec(transformer="OneReward.gguf")
 

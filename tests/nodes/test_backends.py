@@ -26,7 +26,7 @@ from onereward_pack.nodes.backends import (
 )
 from onereward_pack.nodes.contracts import BackendSpec, FalSpec, LocalSpec, ModelSpec
 from onereward_pack.nodes.errors import CredentialsError, InputError
-from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE
+from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE
 
 KEYS = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET", "STUDIO_KEY", QUEUE_URL_VARIABLE)
 
@@ -142,7 +142,7 @@ def test_models_of_comfyuis_own_go_to_the_backend_that_samples_them(
 ) -> None:
     # the backend itself imports ComfyUI, which is not here
     stand_in = SimpleNamespace(ComfyModelBackend=lambda spec: ("samples", spec))
-    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.comfy_model", stand_in)
+    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.backends.comfy_model", stand_in)
     spec = ModelSpec(model=object(), clip=object(), vae=object())
     assert resolve_backend(spec, tmp_path) == ("samples", spec)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from fakes.fal_faults import bomb_png
-from onereward_pack.nodes.conversions import (
+from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.image_io import (
     data_uri,
     decode_image,
     decode_mask,
@@ -17,7 +18,6 @@ from onereward_pack.nodes.conversions import (
     from_data_uri,
     to_bytes,
 )
-from onereward_pack.nodes.errors import InputError
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 

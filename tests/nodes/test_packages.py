@@ -23,7 +23,7 @@ from onereward_pack.nodes.packages import (
     imported_packages,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESOLVE = (
     "import sys; sys.path.insert(0, 'tests'); import conftest; sys.path[:0] = sys.argv[1:]\n"
     "from pathlib import Path\n"

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from onereward_pack.local_backend.server.pictures import read_picture
-from onereward_pack.local_backend.server.work import Failed
-from onereward_pack.nodes.conversions import (
+from onereward_pack.local_backend.server.messages import Failed
+from onereward_pack.local_backend.server.storage.decode import read_picture
+from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.image_io import (
     decode_image,
     decode_mask,
     format_words,
     formats,
     mask_parts,
 )
-from onereward_pack.nodes.errors import InputError
 from PIL import ExifTags, Image, features
 
 if TYPE_CHECKING:
-    from onereward_pack.nodes.planning import files as plan_files
+    from onereward_pack.nodes.estimate import input_files as plan_files
 
 KINDS = ["PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "BMP", "GIF"]
 TURNED = [("JPEG", "RGB"), *product(["PNG", "WEBP", "TIFF"], ["RGB", "RGBA"])]
@@ -63,12 +63,12 @@ def close(pixels: torch.Tensor, channels: int | None) -> bool:
 def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """planning.files, whose folders are not asked for here; ComfyUI's loader is none yet."""
     monkeypatch.setitem(sys.modules, "folder_paths", types.ModuleType("folder_paths"))
-    name = "onereward_pack.nodes.planning.files"
+    name = "onereward_pack.nodes.estimate.input_files"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delitem(sys.modules, "nodes", raising=False)
-    from onereward_pack.nodes.planning import files
+    from onereward_pack.nodes.estimate import input_files
 
-    yield files
+    yield input_files
     sys.modules.pop(name, None)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DOCS, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
-SOURCES = "".join(path.read_text("utf-8") for path in sorted(ROOT.glob("nodes/*_nodes.py")))
+SOURCES = "".join(path.read_text("utf-8") for path in sorted(ROOT.glob("nodes/comfyui/*_nodes.py")))
 NODES = sorted(re.findall(r'node_id="(\w+)"', SOURCES))
 PARTS = {
     "en": ("Inputs worth knowing", "Cost and privacy", "VRAM", "When it fails"),

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from ...nodes.errors import CheckpointError, MissingDependencyError
-from .mapping import mapped_reader
-from .tensors import TensorFiles, TensorInfo
+from ....nodes.errors import CheckpointError, MissingDependencyError
+from .mmap import mapped_reader
+from .types import TensorFiles, TensorInfo
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...nodes.errors import CheckpointError
-from .tensors import TORCH_TYPES, TensorInfo
+from ....nodes.errors import CheckpointError
+from .types import TORCH_TYPES, TensorInfo
 
 
 def mapped_reader(

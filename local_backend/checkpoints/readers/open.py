@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...nodes.errors import CheckpointError, ModelNotFoundError
-from .gguf_files import MAGIC, open_gguf
-from .safetensors_files import open_safetensors
-from .tensors import TensorFiles, TensorInfo
+from ....nodes.errors import CheckpointError, ModelNotFoundError
+from .gguf import MAGIC, open_gguf
+from .safetensors import open_safetensors
+from .types import TensorFiles, TensorInfo
 
 __all__ = ["INDEX_SUFFIX", "TensorFiles", "TensorInfo", "open_tensors", "read_json"]
 

@@ -8,9 +8,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ...nodes.errors import CheckpointError
-from .mapping import mapped_reader
-from .tensors import TensorFiles, TensorInfo
+from ....nodes.errors import CheckpointError
+from .mmap import mapped_reader
+from .types import TensorFiles, TensorInfo
 
 # What the format itself allows.
 _LONGEST_HEADER = 100_000_000

@@ -17,22 +17,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from . import problems, routes_queue, routes_run, routes_storage
-from .asgi import FalHosts, RequestIds
+from .. import errors
+from ..database import open_database
+from ..keys import Keys
+from ..messages import Answer, Pool
+from ..queue.dispatcher import Dispatcher, new_owner, patiently
+from ..queue.leases import Claims
+from ..queue.notifications import Watch
+from ..queue.store import JobStore
+from ..settings import Settings
+from ..storage.files import Files
+from ..storage.url_fetch import fetch
+from . import routes_queue, routes_run, routes_storage
 from .auth import require_key
-from .claims import Claims
-from .database import open_database
-from .dispatcher import Dispatcher, new_owner, patiently
-from .fetch import fetch
-from .files import Files
-from .keys import Keys
-from .limits import BodyLimit
-from .replies import REQUEST_ID, reply
+from .body_limit import BodyLimit
+from .middleware import FalHosts, RequestIds
+from .responses import REQUEST_ID, reply
 from .routes_queue import Queue
-from .settings import Settings
-from .store import JobStore
-from .watch import Watch
-from .work import Answer, Pool
 
 SWEEP = 60.0  # seconds between two looks for what has expired
 
@@ -83,7 +84,7 @@ class Head:
         """ok while the queue is worked off; reads the database."""
         counts = await to_thread(self.store.counts)
         if not self.at_work or any(task.done() for task in self.at_work):
-            return problems.platform(503, "internal_error", "The queue is not worked off")
+            return errors.platform(503, "internal_error", "The queue is not worked off")
         return Answer(200, {"status": "ok", **counts})
 
 
@@ -142,11 +143,11 @@ def _http_error(request: Request, error: HTTPException) -> Response:
 
 def _invalid(request: Request, error: RequestValidationError) -> Response:
     entries = [
-        {**problems.entry("", one["type"], one["msg"], None), "loc": list(one["loc"])}
+        {**errors.entry("", one["type"], one["msg"], None), "loc": list(one["loc"])}
         for one in error.errors()
     ]
     return reply(Answer(422, {"detail": entries}))
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    return reply(problems.platform(500, "internal_error", "The server failed"))
+    return reply(errors.platform(500, "internal_error", "The server failed"))

@@ -8,7 +8,7 @@ from fastapi import HTTPException, Security
 from fastapi.security import APIKeyHeader
 from starlette.concurrency import run_in_threadpool
 
-from .keys import Keys
+from ..keys import Keys
 
 REFUSED = "No user found for Key ID and Secret"
 _KEY = Security(

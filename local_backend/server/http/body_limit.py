@@ -12,7 +12,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
-from .settings import MEGABYTE, Settings
+from ..settings import MEGABYTE, Settings
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .replies import REQUEST_ID
+from .responses import REQUEST_ID
 from .routes_run import PREFIX
 
 PROXY = "/api/fal/proxy"

@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from .rows import DONE, QUEUED, RUNNING, Job, LogEntry
-from .settings import Settings
-from .work import Answer
+from ..messages import Answer
+from ..queue.job_rows import DONE, QUEUED, RUNNING, Job, LogEntry
+from ..settings import Settings
 
 REQUEST_ID = "x-fal-request-id"
 STATES = {QUEUED: "IN_QUEUE", RUNNING: "IN_PROGRESS", DONE: "COMPLETED"}

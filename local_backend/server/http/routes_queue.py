@@ -14,17 +14,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
-from ...nodes.errors import InputError
-from . import problems, replies
-from .arrivals import bad_request, read_job
-from .dispatcher import Dispatcher
-from .replies import NOT_FOUND, reply
-from .rows import DONE, QUEUED, Job
-from .schemas import ErrorDetail, OneRewardInput, OneRewardOutput, QueueAnswer, Status, Submission
-from .settings import Settings
-from .store import JobStore, QueueFullError
-from .watch import Watch
-from .work import Answer
+from ....nodes.errors import InputError
+from .. import errors
+from ..messages import Answer
+from ..queue.dispatcher import Dispatcher
+from ..queue.job_rows import DONE, QUEUED, Job
+from ..queue.notifications import Watch
+from ..queue.store import JobStore, QueueFullError
+from ..schemas import ErrorDetail, OneRewardInput, OneRewardOutput, QueueAnswer, Status, Submission
+from ..settings import Settings
+from . import responses
+from .responses import NOT_FOUND, reply
+from .submit import bad_request, read_job
 
 KEEP_ALIVE = 10.0  # seconds of silence on a stream before a comment is sent
 GLANCE = 0.5  # seconds between two looks for news of another head
@@ -69,7 +70,7 @@ class Queue:
             limit = self.settings.submits_per_minute
             accepted = await to_thread(self.store.add, job, most, limit)
         except QueueFullError as error:
-            return problems.platform(429, "queue_full", str(error), **{"Retry-After": "5"})
+            return errors.platform(429, "queue_full", str(error), **{"Retry-After": "5"})
         self.dispatcher.wake()
         return accepted
 
@@ -91,7 +92,7 @@ class Queue:
     def status(self, job: Job, with_logs: bool, after: int = 0) -> Answer:
         ahead = self.store.position(job) if job.state == QUEUED else None
         logs = self.store.logs(job.number, after) if with_logs else None
-        return replies.status(job, ahead, logs, self.settings)
+        return responses.status(job, ahead, logs, self.settings)
 
     def result(self, job: Job) -> Response:
         """The answer of a job, its pictures or its error."""
@@ -99,7 +100,7 @@ class Queue:
         if kept is None:
             return reply(NOT_READY, job.id)
         code, headers, body = kept
-        sent = {**headers, replies.REQUEST_ID: job.id}
+        sent = {**headers, responses.REQUEST_ID: job.id}
         return Response(body, code, sent, "application/json")
 
     def cancel(self, job: Job) -> Answer:
@@ -153,7 +154,7 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
         if isinstance(accepted, Answer):
             return reply(accepted)
         job, ahead = accepted
-        return reply(replies.submission(job, ahead, queue.settings), job.id)
+        return reply(responses.submission(job, ahead, queue.settings), job.id)
 
     route = partial(_route, router, endpoint)
 
@@ -170,7 +171,7 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
         if job is None:
             return reply(NOT_FOUND)
         events = queue.stream(job, key_id, WRITTEN_ON[logs])
-        headers = {replies.REQUEST_ID: job.id, "Cache-Control": "no-store"}
+        headers = {responses.REQUEST_ID: job.id, "Cache-Control": "no-store"}
         return StreamingResponse(events, 200, headers, "text/event-stream")
 
     @route("/cancel", "PUT", response_model=QueueAnswer,

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from .replies import NOT_FOUND, reply
+from ..messages import Answer
+from ..schemas import OneRewardOutput
+from .responses import NOT_FOUND, reply
 from .routes_queue import BODY, ERRORS, Queue
-from .schemas import OneRewardOutput
-from .work import Answer
 
 PREFIX = "/run"  # where queue and direct calls share one host
 

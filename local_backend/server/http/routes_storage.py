@@ -14,13 +14,14 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from ...nodes.errors import InputError
+from ....nodes.errors import InputError
+from ..keys import Keys
+from ..settings import Settings
+from ..storage.expiry import lifetime
+from ..storage.files import IMAGE_TYPES, OTHER_TYPE, Files, UploadError
+from ..storage.uploads import MOST_PARTS, complete, store, store_part
 from .auth import REFUSED, require_key, require_key_or_token
-from .files import IMAGE_TYPES, OTHER_TYPE, Files, UploadError
-from .keys import Keys
-from .lifecycle import lifetime
-from .settings import Settings
-from .storage_words import (
+from .storage_schemas import (
     Initiate,
     InitiateAnswer,
     MultipartAnswer,
@@ -29,7 +30,6 @@ from .storage_words import (
     TokenAnswer,
     UploadAnswer,
 )
-from .uploads import MOST_PARTS, complete, store, store_part
 
 Number = Annotated[int, Path(ge=1, le=MOST_PARTS)]
 StorageType = Annotated[str, Query(description="`fal-cdn-v3` or `gcs`: both are this server")]

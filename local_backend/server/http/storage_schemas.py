@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from .uploads import MOST_PARTS
+from ..storage.uploads import MOST_PARTS
 
 
 class TokenAnswer(BaseModel):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ...nodes.errors import InputError
-from . import problems
-from .lifecycle import lifetime
-from .schemas import OneRewardInput, check_input, parse_json, unknown_fields
-from .settings import Settings
-from .store import NewJob
-from .work import Answer
+from ....nodes.errors import InputError
+from .. import errors
+from ..messages import Answer
+from ..queue.store import NewJob
+from ..schemas import OneRewardInput, check_input, parse_json, unknown_fields
+from ..settings import Settings
+from ..storage.expiry import lifetime
 
 PRIVATE_SECONDS = 3600.0  # how long a job that is not to be stored is kept, for its client to fetch
 YES = ("1", "true", "yes")
@@ -51,7 +51,7 @@ def read_job(
 
 
 def bad_request(text: str) -> Answer:
-    return problems.platform(400, "bad_request", text)
+    return errors.platform(400, "bad_request", text)
 
 
 def _deadline(text: str | None) -> float | None:

@@ -16,21 +16,21 @@ from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from . import problems
-from .claims import Claims
-from .fetch import FetchError
-from .files import Files
-from .rows import CANCELLED, Job
-from .schemas import PICTURES, OneRewardInput, check_input, parse_json
-from .settings import Settings
+from .. import errors
+from ..messages import Answer, Done, Failed, Line, PainterLostError, Pool, Started, Work
+from ..schemas import PICTURES, OneRewardInput, check_input, parse_json
+from ..settings import Settings
+from ..storage.files import Files
+from ..storage.url_fetch import FetchError
+from .job_rows import CANCELLED, Job
+from .leases import Claims
+from .notifications import Watch, set_or_late
 from .store import JobStore
-from .watch import Watch, set_or_late
-from .work import Answer, Done, Failed, Line, PainterLostError, Pool, Started, Work
 
 LOG = logging.getLogger("onereward")
 TICK = 1.0  # seconds between two looks at the queue that nobody asked for
-TIMED_OUT = problems.platform(504, "generation_timeout", "The job took too long and was stopped")
-BROKEN = problems.platform(500, "internal_error", "The server failed at this job")
+TIMED_OUT = errors.platform(504, "generation_timeout", "The job took too long and was stopped")
+BROKEN = errors.platform(500, "internal_error", "The server failed at this job")
 
 Fetch = Callable[[str], Awaitable[bytes]]
 P = ParamSpec("P")
@@ -169,8 +169,8 @@ class Dispatcher:
         try:
             return await self._fetch(url)
         except FetchError as error:
-            told = problems.entry(name, error.kind, error.message, url, error.ctx)
-            return problems.refused([told])
+            told = errors.entry(name, error.kind, error.message, url, error.ctx)
+            return errors.refused([told])
 
     async def _paint(self, job: Job, work: Work) -> Done | Failed | None:
         loop, number = asyncio.get_running_loop(), job.number
@@ -235,7 +235,7 @@ def _with_inputs(answer: Answer, checked: OneRewardInput) -> Answer:
     entries = answer.body.get("detail")
     if not isinstance(entries, list):
         return answer
-    given = {name: problems.shortened(value) for name, value in checked.model_dump().items()}
+    given = {name: errors.shortened(value) for name, value in checked.model_dump().items()}
     told = [{**one, "input": given.get(one["loc"][-1], given)} for one in entries]
     return replace(answer, body={**answer.body, "detail": told})
 

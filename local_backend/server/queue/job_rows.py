@@ -22,17 +22,17 @@ from sqlalchemy import (
     update,
 )
 
-from . import problems
-from .database import ANSWERS, JOBS, LOGS, PAYLOADS
-from .work import Answer
+from .. import errors
+from ..database import ANSWERS, JOBS, LOGS, PAYLOADS
+from ..messages import Answer
 
 QUEUED, RUNNING, DONE = "queued", "running", "done"
-CANCELLED = problems.platform(499, problems.CANCELLED, "Request was cancelled")
-LATE = problems.platform(
+CANCELLED = errors.platform(499, errors.CANCELLED, "Request was cancelled")
+LATE = errors.platform(
     504, "request_timeout", "The request was not started in time",
     **{"X-Fal-Request-Timeout-Type": "user"},
 )  # fmt: skip
-LOST = problems.platform(
+LOST = errors.platform(
     503, "runner_disconnected", "The painter stopped in the middle of the job, twice"
 )
 

@@ -13,8 +13,9 @@ import time
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, update
 
-from .database import ANSWERS, JOBS, LOGS, PAYLOADS
-from .rows import (
+from ..database import ANSWERS, JOBS, LOGS, PAYLOADS
+from ..messages import Answer
+from .job_rows import (
     CANCELLED,
     DONE,
     LATE,
@@ -28,7 +29,6 @@ from .rows import (
     select_jobs,
     write_log,
 )
-from .work import Answer
 
 LEASE = 10.0  # seconds a head is believed to be alive after it last said so
 ATTEMPTS = 2  # a job whose painter died is run once more

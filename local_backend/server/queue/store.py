@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
-from .database import ANSWERS, JOBS, LOGS, PAYLOADS
-from .rows import (
+from ..database import ANSWERS, JOBS, LOGS, PAYLOADS
+from ..messages import Answer
+from .job_rows import (
     CANCELLED,
     DONE,
     QUEUED,
@@ -25,7 +26,6 @@ from .rows import (
     write_answer,
     write_log,
 )
-from .work import Answer
 
 
 @dataclass(frozen=True)

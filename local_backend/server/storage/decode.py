@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...nodes.conversions import PictureTooLarge, decode_image, decode_mask, formats
-from ...nodes.errors import InputError
-from . import problems
-from .work import Failed
+from ....nodes.errors import InputError
+from ....nodes.image_io import PictureTooLarge, decode_image, decode_mask, formats
+from .. import errors
+from ..messages import Failed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,4 +29,4 @@ def read_picture(data: bytes, name: str, max_pixels: int) -> Tensor | Failed:
 
 
 def _refusal(name: str, kind: str, error: InputError, ctx: Mapping[str, object]) -> Failed:
-    return Failed(problems.refused([problems.entry(name, kind, str(error), None, ctx)]))
+    return Failed(errors.refused([errors.entry(name, kind, str(error), None, ctx)]))

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...nodes.errors import InputError
-from .settings import Settings
+from ....nodes.errors import InputError
+from ..settings import Settings
 
 HEADER = "X-Fal-Object-Lifecycle"
 PREFERENCE = "X-Fal-Object-Lifecycle-Preference"

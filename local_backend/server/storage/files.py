@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from .database import FILES, KEYS
-from .settings import MEGABYTE, Settings
+from ..database import FILES, KEYS
+from ..settings import MEGABYTE, Settings
 
 STALE = 6 * 3600.0  # seconds after which a part that nobody has added to is given up
 _MOST_UPLOADS = 20_000  # of a key, so that it cannot fill the table with empty ones

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..settings import MEGABYTE
 from .files import Files, UploadError, private, too_large
-from .settings import MEGABYTE
 
 MOST_PARTS = 10_000
 _BLOCK = 4096  # a part counts as that much at least, which is what it takes of a disk

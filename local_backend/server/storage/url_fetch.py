@@ -15,10 +15,10 @@ from urllib.parse import unquote_to_bytes, urljoin
 
 import httpcore
 
-from . import addresses
-from .addresses import Address, BadAddressError, Resolver, look_up
+from ..settings import MEGABYTE, Settings
+from . import ssrf
 from .files import Files
-from .settings import MEGABYTE, Settings
+from .ssrf import Address, BadAddressError, Resolver, look_up
 
 DEADLINE = 30.0  # seconds for all of it, names and redirects too
 CONNECT_SECONDS = 10.0  # for each of a host's addresses
@@ -78,7 +78,7 @@ async def _follow(url: str, settings: Settings, own: Files, resolve: Resolver, m
         name = own.own(url)
         if name is not None:
             return await to_thread(_read, own, name, most)
-        address = addresses.parse(url)
+        address = ssrf.parse(url)
         if (scheme, address.scheme) == ("https", "http"):
             raise BadAddressError("A redirect from https to http is not followed")
         scheme = address.scheme
@@ -102,7 +102,7 @@ async def _get(address: Address, settings: Settings, resolve: Resolver, most: in
         scheme=address.scheme, host=address.host, port=address.port, target=address.target
     )
     headers = [(b"Host", address.authority.encode()), *_HEADERS]
-    guard = _Guard(addresses.is_allowed(address, settings.allow_hosts), resolve)
+    guard = _Guard(ssrf.is_allowed(address, settings.allow_hosts), resolve)
     try:
         async with httpcore.AsyncConnectionPool(
             ssl_context=_trust(), network_backend=guard, max_connections=1
@@ -147,7 +147,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        if not (self._allowed or addresses.is_open_port(port)):
+        if not (self._allowed or ssrf.is_open_port(port)):
             raise BadAddressError(f"Files are not fetched from port {port}")
         failure: httpcore.ConnectError | httpcore.ConnectTimeout = httpcore.ConnectError()
         for address in await self._addresses(host, port):
@@ -163,7 +163,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
         except OSError:
             found = []
         # One sentence for both: who asks does not learn the names of this network.
-        if not found or not (self._allowed or all(map(addresses.is_public, found))):
+        if not found or not (self._allowed or all(map(ssrf.is_public, found))):
             raise BadAddressError(f"{host} has no public address")
         return found
 

@@ -8,8 +8,8 @@ from typing import Any, get_origin
 
 import ray
 
-from ...nodes.errors import InputError
-from .settings import Settings, make_settings
+from ....nodes.errors import InputError
+from ..settings import Settings, make_settings
 
 # On the machine where the cluster began: a head that starts anew finds its sqlite file there.
 FIRST_NODE = {"node:__internal_head__": 0.001}

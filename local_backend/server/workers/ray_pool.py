@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 
-from .work import Event, PainterLostError, Started, Work
+from ..messages import Event, PainterLostError, Started, Work
 
 # What Ray says when the process or the machine of a replica is gone, or its answer with it.
 LOST = (RayActorError, NodeDiedError, WorkerCrashedError, ObjectLostError)

@@ -13,19 +13,19 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ...nodes.canvas.masks import PLAIN_LEVEL, fit_mask
-from ...nodes.canvas.options import CanvasOptions
-from ...nodes.contracts import Backend, EditRecipe, EditTask
-from ...nodes.conversions import encode_jpeg, encode_png
-from ...nodes.editing import edit
-from ...nodes.errors import InputError, LocalBackendError
-from ..backend import LocalBackend, PreviewBackend
-from ..checks import SIDE_MULTIPLE
-from ..model_folder import find_models
-from . import problems
-from .pictures import read_picture
-from .settings import Settings
-from .work import Done, Event, Failed, Line, Started, Work
+from ....nodes.canvas.masks import PLAIN_LEVEL, fit_mask
+from ....nodes.canvas.options import CanvasOptions
+from ....nodes.contracts import Backend, EditRecipe, EditTask
+from ....nodes.edit.run import edit
+from ....nodes.errors import InputError, LocalBackendError
+from ....nodes.image_io import encode_jpeg, encode_png
+from ...backends.flux import LocalBackend, PreviewBackend
+from ...checkpoints.select import find_models
+from ...pipeline.validation import SIDE_MULTIPLE
+from .. import errors
+from ..messages import Done, Event, Failed, Line, Started, Work
+from ..settings import Settings
+from ..storage.decode import read_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ class Painting:
         except InputError as error:
             return _refused("", error)
         except LocalBackendError as error:
-            return Failed(problems.platform(500, "internal_error", str(error)))
+            return Failed(errors.platform(500, "internal_error", str(error)))
         seconds = time.perf_counter() - start
         return _done(images, work.fields["output_format"], recipe.seed, seconds)
 
@@ -190,8 +190,8 @@ def _recipe(fields: Mapping[str, Any]) -> EditRecipe:
 
 def _refused(name: str, error: InputError) -> Failed:
     """What the model or the canvas does not take; `name` of the field, empty for all."""
-    told = problems.entry(name, "value_error", f"Value error, {error}", None)
-    return Failed(problems.refused([told]))
+    told = errors.entry(name, "value_error", f"Value error, {error}", None)
+    return Failed(errors.refused([told]))
 
 
 def _done(images: Tensor, output_format: str, seed: int, seconds: float) -> Done:

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from aiohttp import web
 
-from ..backends import auto_backend, resolve_backend, resolve_fal
-from ..contracts import Backend, BackendSpec, FalSpec
-from ..errors import OneRewardError
+from ...backends import auto_backend, resolve_backend, resolve_fal
+from ...config.preferences import load
+from ...contracts import Backend, BackendSpec, FalSpec
+from ...errors import OneRewardError
+from ...estimate.estimator import Foresight, NotYet, at_fault, make_plan
+from ...estimate.request import backend_spec, plan_request
 from ..local_models import auto_spec
-from ..planning.planner import Foresight, NotYet, at_fault, make_plan
-from ..planning.request import backend_spec, plan_request
-from ..preferences import load
 from ..user_folder import user_folder
-from .guards import json_body, refusal
+from .security import json_body, refusal
 
 AT_ONCE = 2  # plans of huge pictures take memory
 SILENCE = 30.0  # seconds until a service that told no price is asked again

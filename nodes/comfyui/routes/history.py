@@ -9,10 +9,10 @@ import folder_paths
 from aiohttp import web
 from torch import Tensor
 
-from ..backends import clear_kept, collect_job, view_journal
-from ..conversions import encode_png
+from ...backends import clear_kept, collect_job, view_journal
+from ...image_io import encode_png
 from ..user_folder import user_folder
-from .guards import answer, json_body, text_of
+from .security import answer, json_body, text_of
 
 PREFIX = "onereward/collected"
 

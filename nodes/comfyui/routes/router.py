@@ -5,12 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 from server import PromptServer
 
-from .. import preferences
-from ..backends import ask_server
-from ..credentials import store_key
+from ...backends import ask_server
+from ...config import preferences
+from ...config.credentials import store_key
 from ..user_folder import user_folder
-from . import journal, plan
-from .guards import answer, is_here, json_body, text_of
+from . import estimate, history
+from .security import answer, is_here, json_body, text_of
 from .status import status
 
 
@@ -18,13 +18,13 @@ def add_routes() -> None:
     """Registers all routes of the pack with ComfyUI's server."""
     routes = PromptServer.instance.routes
     routes.get("/onereward/status")(_status)
-    routes.post("/onereward/plan")(plan.answer)
+    routes.post("/onereward/plan")(estimate.answer)
     routes.post("/onereward/test")(_test)
     routes.post("/onereward/key")(_key)
     routes.post("/onereward/preferences")(_preferences)
-    routes.get("/onereward/journal")(journal.jobs)
-    routes.post("/onereward/journal/collect")(journal.collect)
-    routes.post("/onereward/journal/clear")(journal.clear)
+    routes.get("/onereward/journal")(history.jobs)
+    routes.post("/onereward/journal/collect")(history.collect)
+    routes.post("/onereward/journal/clear")(history.clear)
 
 
 async def _status(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 
-from ..errors import InputError, JournalError, OneRewardError, RemoteError
+from ...errors import InputError, JournalError, OneRewardError, RemoteError
 
 LARGEST = 64 * 1024
 OWN_PAGE = ("same-origin", "none")  # what a browser says of its own page, and of a typed address

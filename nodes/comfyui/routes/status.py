@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import preferences
-from ..backends import describe_backend, server_choices
-from ..credentials import set_variables
-from ..errors import InputError
+from ...backends import describe_backend, server_choices
+from ...config import preferences
+from ...config.credentials import set_variables
+from ...errors import InputError
 from ..local_models import TRANSFORMER, auto_spec
 from ..model_folders import KINDS
 

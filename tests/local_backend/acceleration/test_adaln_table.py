@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes.tiny_flux import tiny_flux_fill
-from onereward_pack.local_backend.memory.modulation import (
+from onereward_pack.local_backend.acceleration.adaln_table import (
     Layer,
     ModulationInputs,
     ModulationTable,

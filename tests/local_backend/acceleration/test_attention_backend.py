@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onereward_pack.local_backend.acceleration import attention
-from onereward_pack.local_backend.acceleration.attention import chosen, fastest, measured, said
+from onereward_pack.local_backend.acceleration import attention_backend
+from onereward_pack.local_backend.acceleration.attention_backend import (
+    chosen,
+    fastest,
+    measured,
+    said,
+)
 from torch.backends import cuda
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -43,7 +48,7 @@ def test_the_fastest_is_taken_if_it_is_worth_it(
     changes: dict[str, float], name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = TIMES | changes
-    monkeypatch.setattr(attention, "_measure", lambda *_: times)
+    monkeypatch.setattr(attention_backend, "_measure", lambda *_: times)
     assert fastest(*SHAPE, 4608) == name
     words = said(times, name)
     assert words.startswith(f"attention: {name or 'torch'}")
@@ -52,7 +57,9 @@ def test_the_fastest_is_taken_if_it_is_worth_it(
 
 def test_sizes_of_a_class_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(attention, "_measure", lambda *shape: asked.append(shape[-1]) or TIMES)
+    monkeypatch.setattr(
+        attention_backend, "_measure", lambda *shape: asked.append(shape[-1]) or TIMES
+    )
     for tokens in (4500, 4608, 4609):
         fastest(*SHAPE, tokens)
     assert asked == [4608, 4608, 4864]  # equal ones come from the cache
@@ -60,15 +67,17 @@ def test_sizes_of_a_class_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_each_kind_is_measured_that_the_card_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = []
-    monkeypatch.setattr(attention, "_milliseconds", lambda *_: allowed.append(switches()) or 1.0)
-    monkeypatch.setattr(attention, "_runs", lambda *_: not cuda.mem_efficient_sdp_enabled())
-    times = attention._measure.__wrapped__(CPU, torch.float32, 2, 32, 64)
-    assert set(times) == {"default", *attention.BACKENDS} - {"efficient"}
+    monkeypatch.setattr(
+        attention_backend, "_milliseconds", lambda *_: allowed.append(switches()) or 1.0
+    )
+    monkeypatch.setattr(attention_backend, "_runs", lambda *_: not cuda.mem_efficient_sdp_enabled())
+    times = attention_backend._measure.__wrapped__(CPU, torch.float32, 2, 32, 64)
+    assert set(times) == {"default", *attention_backend.BACKENDS} - {"efficient"}
     assert allowed[0] == switches()  # torch's own choice is measured as it is
     assert all(sum(kinds) == 1 for kinds in allowed[1:])
 
 
-@pytest.mark.parametrize("name", [*attention.BACKENDS, None])
+@pytest.mark.parametrize("name", [*attention_backend.BACKENDS, None])
 def test_the_choice_holds_inside_and_the_process_is_as_before(name: str | None) -> None:
     before = switches()
     with pytest.raises(KeyboardInterrupt), chosen(name):

@@ -16,19 +16,19 @@ from fakes.layouts import write_transformer
 from fakes.layouts_gguf import write_gguf_transformer
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
-from onereward_pack.local_backend.acceleration.compiled import (
-    CompiledBlocks,
-    check_compiler,
-    explain,
-)
-from onereward_pack.local_backend.checkpoints.models import open_transformer
-from onereward_pack.local_backend.memory.fits import Fit
-from onereward_pack.local_backend.memory.modulation import (
+from onereward_pack.local_backend.acceleration.adaln_table import (
     ModulationInputs,
     ModulationTable,
     modulation_names,
 )
-from onereward_pack.local_backend.memory.parts import Part
+from onereward_pack.local_backend.acceleration.block_compile import (
+    CompiledBlocks,
+    check_compiler,
+    explain,
+)
+from onereward_pack.local_backend.checkpoints.load import open_transformer
+from onereward_pack.local_backend.offload.model_part import Part
+from onereward_pack.local_backend.offload.residency import Fit
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor, nn
 from torch._dynamo.utils import counters

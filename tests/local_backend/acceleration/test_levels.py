@@ -10,9 +10,9 @@ import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request, tiny_components
 from onereward_pack.local_backend.acceleration.levels import EVERY_STEP, LEVELS, NONE, Level
-from onereward_pack.local_backend.components import Components
-from onereward_pack.local_backend.memory.placement import Resident
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.offload.placement import Resident
+from onereward_pack.local_backend.pipeline.components import Components
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import (
     Capabilities,
     EditRecipe,
@@ -20,8 +20,8 @@ from onereward_pack.nodes.contracts import (
     EditResult,
     EditTask,
 )
-from onereward_pack.nodes.editing import edit
-from onereward_pack.nodes.recipes import make_recipe
+from onereward_pack.nodes.edit.recipes import make_recipe
+from onereward_pack.nodes.edit.run import edit
 from torch import Tensor
 
 CPU, STEPS, TEXT = torch.device("cpu"), 28, 16

@@ -8,8 +8,8 @@ import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from fakes.tiny import tiny_transformer
-from onereward_pack.local_backend.acceleration.kept_tensors import Keeping, KeptTensor, keepings
-from onereward_pack.local_backend.acceleration.masked_tokens import (
+from onereward_pack.local_backend.acceleration.kv_cache import Keeping, KeptTensor, keepings
+from onereward_pack.local_backend.acceleration.masked_token_attention import (
     KeptAttention,
     TokenSets,
     kept_attention,

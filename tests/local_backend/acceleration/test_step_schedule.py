@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from onereward_pack.local_backend.acceleration.levels import EVERY_STEP, LEVELS, NONE, Level
-from onereward_pack.local_backend.acceleration.schedule import Work, cost, plan_steps
+from onereward_pack.local_backend.acceleration.step_schedule import Work, cost, plan_steps
 from onereward_pack.nodes.contracts import ACCELERATIONS
 
 LETTERS = {Work.ALL: "A", Work.MASKED: "m", Work.NOTHING: "."}

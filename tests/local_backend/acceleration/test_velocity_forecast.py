@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onereward_pack.local_backend.acceleration.extrapolation import VelocityPath
+from onereward_pack.local_backend.acceleration.velocity_forecast import VelocityPath
 from torch import Tensor
 
 SIGMAS = [1.0, 0.9, 0.78, 0.65, 0.5, 0.34, 0.16, 0.0]

@@ -14,15 +14,15 @@ from fakes.layouts import write_clip, write_pipeline, write_t5, write_transforme
 from fakes.layouts_lora import write_lora
 from fakes.tiny import make_request
 from fakes.tiny_flux import flux_components, tiny_flux_fill
-from onereward_pack.local_backend import backend as backend_module
-from onereward_pack.local_backend.backend import LocalBackend
-from onereward_pack.local_backend.memory import owner, placement
-from onereward_pack.local_backend.memory.fits import Fit
-from onereward_pack.local_backend.memory.owner import OwnMemory
-from onereward_pack.local_backend.memory.parts import Part
-from onereward_pack.local_backend.memory.placement import FluxPlacement, Resident
-from onereward_pack.local_backend.model_files import ModelFiles, file_stamp
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.backends import flux as backend_module
+from onereward_pack.local_backend.backends.flux import LocalBackend
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles, file_stamp
+from onereward_pack.local_backend.offload import pipeline_cache, placement
+from onereward_pack.local_backend.offload.model_part import Part
+from onereward_pack.local_backend.offload.pipeline_cache import OwnMemory
+from onereward_pack.local_backend.offload.placement import FluxPlacement, Resident
+from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
 from onereward_pack.nodes.errors import (
     CheckpointError,
@@ -71,7 +71,7 @@ class Machine:
 
     @property
     def placement(self) -> FluxPlacement:
-        pipeline = owner.OWNER._pipeline
+        pipeline = pipeline_cache.OWNER._pipeline
         assert pipeline is not None
         assert isinstance(pipeline.placement, FluxPlacement)
         return pipeline.placement
@@ -100,9 +100,9 @@ def reference() -> OneRewardPipeline:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
     yield
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
 
     resident, on_demand = "fp32 resident, T5 resident", "fp32 resident, T5 on demand"
     assert place() == resident
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
     card.size, card.lie = ON_DEMAND, RESIDENT - ON_DEMAND  # a neighbour that nobody sees
     assert place() == on_demand
     card.size, card.lie = RESIDENT, 0
@@ -234,7 +234,7 @@ def test_after_a_refusal_the_next_run_finds_what_there_is(
     ],
 )
 def test_lack_of_memory_is_known_in_other_words(words: str, lack: bool) -> None:
-    assert owner.is_out_of_memory(RuntimeError(words)) is lack
+    assert pipeline_cache.is_out_of_memory(RuntimeError(words)) is lack
 
 
 def test_the_second_picture_finds_the_memory_of_the_first(
@@ -244,7 +244,7 @@ def test_the_second_picture_finds_the_memory_of_the_first(
         """What is free is what nobody holds, the table's rows among them."""
 
         def budget(self) -> int:
-            rows = machine.part("table")._rows.values() if owner.OWNER._pipeline else ()
+            rows = machine.part("table")._rows.values() if pipeline_cache.OWNER._pipeline else ()
             return self.size - sum(row.rows.nbytes for row in rows if row.rows is not None)
 
     machine = make_machine(replace(files, precision="file"), Real(ON_DEMAND), monkeypatch)
@@ -367,7 +367,7 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
-        owner.OWNER.unload()
+        pipeline_cache.OWNER.unload()
         machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
         machine.paint(make_request())
         assert (machine.part("t5").fit is not None) is kept
@@ -513,7 +513,7 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
     assert all(part.device_bytes for part in parts)
     table = machine.placement._parts.table
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
     assert [part.device_bytes for part in parts] == [0] * 4
     assert all(row.rows is None for row in table._rows.values())
 

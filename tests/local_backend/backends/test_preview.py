@@ -18,10 +18,13 @@ import pytest
 import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
-from onereward_pack.local_backend import backend as backend_module
-from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
-from onereward_pack.local_backend.memory import devices, owner
+from onereward_pack.local_backend.backends import flux as backend_module
+from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.offload import devices, pipeline_cache
+from onereward_pack.local_backend.pipeline.preview_components import (
+    PREVIEW_FOLDER,
+    load_preview_model,
+)
 from onereward_pack.nodes.contracts import Backend
 from onereward_pack.nodes.errors import CheckpointError, InputError, ModelNotFoundError
 
@@ -30,9 +33,9 @@ TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
     yield
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def test_the_model_is_loaded_once_and_again_after_unloading(loads: list[Path]) -
     PreviewBackend().run(request, RecordingProgress())
     PreviewBackend().run(request, RecordingProgress())
     assert loads == [PREVIEW_FOLDER]
-    owner.OWNER.unload()
+    pipeline_cache.OWNER.unload()
     PreviewBackend().run(request, RecordingProgress())
     assert loads == [PREVIEW_FOLDER] * 2
 
@@ -166,7 +169,7 @@ def test_a_model_loaded_in_one_inference_mode_serves_the_other(first: bool) -> N
             request = make_request(num_inference_steps=2)
             pictures.append(PreviewBackend().run(request, RecordingProgress()).images)
     assert torch.equal(*pictures)
-    with owner.OWNER.pipeline(PREVIEW_FOLDER, build_nothing) as pipeline:
+    with pipeline_cache.OWNER.pipeline(PREVIEW_FOLDER, build_nothing) as pipeline:
         assert not any(weight.is_inference() for weight in pipeline.transformer.parameters())
     pictures[0].mul_(0.5)
     pictures[1].mul_(0.5)
@@ -306,7 +309,7 @@ def test_importing_the_room_loads_neither_torch_nor_diffusers() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

@@ -19,13 +19,13 @@ from fakes.refusals import refusal
 from fakes.sparse import flux_shapes, write_header, write_sparse
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType as Kind
-from onereward_pack.local_backend.checkpoints.files import open_tensors
-from onereward_pack.local_backend.checkpoints.models import (
+from onereward_pack.local_backend.checkpoints.load import (
     open_clip,
     open_t5,
     open_transformer,
     open_vae,
 )
+from onereward_pack.local_backend.checkpoints.readers.open import open_tensors
 
 OPENERS = [open_transformer, open_t5, open_clip, open_vae]
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fakes.sparse import Shape, flux_shapes, write_sparse
-from onereward_pack.local_backend.checkpoints.families import Family, expect, recognise
-from onereward_pack.local_backend.checkpoints.files import open_tensors
+from onereward_pack.local_backend.checkpoints.detect import Family, expect, recognise
+from onereward_pack.local_backend.checkpoints.readers.open import open_tensors
 from onereward_pack.nodes.errors import CheckpointError
 
 FILL = flux_shapes(blocks=1)

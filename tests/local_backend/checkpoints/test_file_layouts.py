@@ -31,14 +31,14 @@ from onereward_pack.local_backend.checkpoints.configs import (
     transformer_config,
     vae_config,
 )
-from onereward_pack.local_backend.checkpoints.models import (
+from onereward_pack.local_backend.checkpoints.load import (
     ModelFile,
     open_clip,
     open_t5,
     open_transformer,
     open_vae,
 )
-from onereward_pack.local_backend.checkpoints.stored import to_fp8
+from onereward_pack.local_backend.quantization.stored_weight import to_fp8
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from fakes.tiny_flux import FLUX_ASSETS, tiny_flux_fill
-from onereward_pack.local_backend.previews import load_latent_rgb
+from onereward_pack.local_backend.pipeline.latent_preview import load_latent_rgb
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,

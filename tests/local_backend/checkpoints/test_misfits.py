@@ -11,7 +11,7 @@ import torch
 from fakes.layouts import write_clip, write_t5, write_transformer, write_vae
 from fakes.refusals import refusal, rewrite
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
-from onereward_pack.local_backend.checkpoints.models import (
+from onereward_pack.local_backend.checkpoints.load import (
     ModelFile,
     open_clip,
     open_t5,

@@ -14,16 +14,12 @@ import pytest
 import torch
 from fakes.sparse import flux_shapes, write_header, write_sparse
 from gguf import GGMLQuantizationType as Kind
-from onereward_pack.local_backend.checkpoints.families import Family, recognise
-from onereward_pack.local_backend.checkpoints.files import TensorInfo, open_tensors
-from onereward_pack.nodes.errors import (
-    CheckpointError,
-    MissingDependencyError,
-    ModelNotFoundError,
-)
+from onereward_pack.local_backend.checkpoints.detect import Family, recognise
+from onereward_pack.local_backend.checkpoints.readers.open import TensorInfo, open_tensors
+from onereward_pack.nodes.errors import CheckpointError, MissingDependencyError, ModelNotFoundError
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 TYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -203,7 +199,8 @@ def test_a_full_size_file_is_known_at_once(tmp_path: Path) -> None:
 def test_telling_what_a_file_is_loads_no_model_library() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests'); import conftest\n"
-        "from onereward_pack.local_backend.checkpoints import families, files\n"
+        "from onereward_pack.local_backend.checkpoints import detect\n"
+        "from onereward_pack.local_backend.checkpoints.readers import open\n"
         "print([m for m in ('diffusers', 'transformers', 'gguf', 'peft') if m in sys.modules])"
     )
     run = subprocess.run(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from fakes.model_shelf import write_shelf
-from onereward_pack.local_backend import model_folder
-from onereward_pack.local_backend.flux import open_files
-from onereward_pack.local_backend.model_files import ModelFiles
-from onereward_pack.local_backend.model_folder import find_models, installed_models
+from onereward_pack.local_backend.checkpoints import select
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.select import find_models, installed_models
+from onereward_pack.local_backend.offload.flux_parts import open_files
 from onereward_pack.nodes.errors import ModelNotFoundError
 
 PARTS = {"t5": "some/encoder.safetensors", "clip": "b.safetensors", "vae": "c.safetensors"}
@@ -70,7 +70,7 @@ def test_a_sharded_model_is_its_index(tmp_path: Path) -> None:
     for name in (*names, "a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert model_folder._candidates([tmp_path]) == [tmp_path / name for name in names]
+    assert select._candidates([tmp_path]) == [tmp_path / name for name in names]
 
 
 def test_what_is_missing_and_what_does_not_fit_is_said(
@@ -92,7 +92,7 @@ def test_comfyui_s_own_onereward_is_found_where_the_pack_is_installed(
     assert installed_models() is None  # the tests run in no ComfyUI
     models = tmp_path / "models"
     pack = tmp_path / "custom_nodes" / "pack"
-    monkeypatch.setattr(model_folder, "_PACK", pack)
+    monkeypatch.setattr(select, "_PACK", pack)
     assert installed_models() is None
     put(shelf, models, fill="diffusion_models/fill.safetensors", clip="clip/clip_l.safetensors")
     put(shelf, models, t5="text_encoders/t5.safetensors", vae="vae/ae.safetensors")

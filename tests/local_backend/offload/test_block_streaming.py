@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from onereward_pack.local_backend.memory.streaming import (
+from onereward_pack.local_backend.offload.block_streaming import (
     BlockStreamer,
     DirectLane,
     Pairs,

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from onereward_pack.local_backend.acceleration.kept_tensors import keepings
-from onereward_pack.local_backend.memory.fits import Fit, PartSizes
-from onereward_pack.local_backend.memory.plans import (
+from onereward_pack.local_backend.acceleration.kv_cache import keepings
+from onereward_pack.local_backend.offload.memory_plan import (
     GB,
     Sizes,
     choose_plan,
@@ -17,6 +16,7 @@ from onereward_pack.local_backend.memory.plans import (
     steady_plan,
     with_keys,
 )
+from onereward_pack.local_backend.offload.residency import Fit, PartSizes
 from onereward_pack.nodes.contracts import PRECISIONS
 
 # FLUX.1-Fill as it is published: 19 double and 38 single blocks, in bf16 and in fp8

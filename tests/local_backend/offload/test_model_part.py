@@ -11,15 +11,11 @@ from fakes.layouts import write_clip, write_t5, write_transformer
 from fakes.layouts_gguf import write_gguf_transformer
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
+from onereward_pack.local_backend.acceleration.adaln_table import modulation_names
+from onereward_pack.local_backend.checkpoints.load import open_clip, open_t5, open_transformer
 from onereward_pack.local_backend.checkpoints.lora import Lora, LowRank
-from onereward_pack.local_backend.checkpoints.models import (
-    open_clip,
-    open_t5,
-    open_transformer,
-)
-from onereward_pack.local_backend.memory.fits import Fit
-from onereward_pack.local_backend.memory.modulation import modulation_names
-from onereward_pack.local_backend.memory.parts import Part
+from onereward_pack.local_backend.offload.model_part import Part
+from onereward_pack.local_backend.offload.residency import Fit
 from torch import Tensor
 
 CPU = torch.device("cpu")

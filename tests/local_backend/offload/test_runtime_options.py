@@ -15,13 +15,13 @@ from fakes.layouts_gguf import write_gguf_transformer
 from fakes.tiny import make_request
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
-from onereward_pack.local_backend.acceleration import attention, speed
-from onereward_pack.local_backend.backend import LocalBackend
-from onereward_pack.local_backend.memory import placement as placement_module
-from onereward_pack.local_backend.memory import plans
-from onereward_pack.local_backend.memory.owner import OWNER
-from onereward_pack.local_backend.memory.placement import FluxPlacement
-from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.local_backend.acceleration import attention_backend
+from onereward_pack.local_backend.backends.flux import LocalBackend
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.offload import memory_plan, runtime_options
+from onereward_pack.local_backend.offload import placement as placement_module
+from onereward_pack.local_backend.offload.pipeline_cache import OWNER
+from onereward_pack.local_backend.offload.placement import FluxPlacement
 from onereward_pack.nodes.contracts import EditResult
 from onereward_pack.nodes.errors import LocalBackendError
 
@@ -61,7 +61,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch multiplies 8-bit floats on the CPU, slowly: for tests alone."""
-    monkeypatch.setattr(speed, "can_multiply", lambda device, dtype: True)
+    monkeypatch.setattr(runtime_options, "can_multiply", lambda device, dtype: True)
 
 
 def paint(
@@ -122,7 +122,7 @@ def test_a_device_that_holds_no_fp8_is_told(
 ) -> None:
     paint(files)
     place = placement()
-    monkeypatch.setattr(speed, "holds_fp8", lambda device: False)
+    monkeypatch.setattr(runtime_options, "holds_fp8", lambda device: False)
     place._speed.adapt(replace(files, precision=precision), place._memory.unload)
     assert place.notes[1:] == (
         f"{precision}: cpu devices cannot hold fp8; weights as the file has them",
@@ -153,9 +153,11 @@ def test_all_choices_at_once_paint_what_they_paint_without_the_compiler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if streamed:
-        monkeypatch.setattr(plans, "fewest_streamed", lambda sizes, room: frozenset({0, 2}))
-        monkeypatch.setattr(plans, "choose_plan", lambda *words: [*plans.ladder(*words)][-1])
-        monkeypatch.setattr(placement_module, "choose_plan", plans.choose_plan)
+        monkeypatch.setattr(memory_plan, "fewest_streamed", lambda sizes, room: frozenset({0, 2}))
+        monkeypatch.setattr(
+            memory_plan, "choose_plan", lambda *words: [*memory_plan.ladder(*words)][-1]
+        )
+        monkeypatch.setattr(placement_module, "choose_plan", memory_plan.choose_plan)
     mask = torch.zeros(1, 192, 192)
     mask[:, 70:100, 70:100] = 1
     request = make_request(192, 192, mask=mask, acceleration="high", num_inference_steps=12)
@@ -197,9 +199,15 @@ def test_the_fastest_attention_is_measured_for_the_picture_s_size(
 ) -> None:
     asked, inside = [], []
     times = {"default": 1.0, "flash": 0.5}
-    monkeypatch.setattr(speed, "measured", lambda *shape: times)
-    monkeypatch.setattr(speed, "fastest", lambda *shape: asked.append(shape[1:]) or "flash")
-    monkeypatch.setattr(speed, "chosen", lambda name: inside.append(name) or attention.chosen(name))
+    monkeypatch.setattr(runtime_options, "measured", lambda *shape: times)
+    monkeypatch.setattr(
+        runtime_options, "fastest", lambda *shape: asked.append(shape[1:]) or "flash"
+    )
+    monkeypatch.setattr(
+        runtime_options,
+        "chosen",
+        lambda name: inside.append(name) or attention_backend.chosen(name),
+    )
     notes = paint(files, attention="fastest").notes
     assert notes[1:] == ("attention: flash (flash 0.50, default 1.00 ms)",)
     assert asked == [(torch.float32, 2, 32, 16 + 512)]

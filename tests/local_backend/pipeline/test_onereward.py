@@ -9,9 +9,9 @@ import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.reference import decode, two_pass_latents
 from fakes.tiny import make_request, tiny_components, tiny_transformer
-from onereward_pack.local_backend.components import Components
-from onereward_pack.local_backend.pipeline import Conditions, OneRewardPipeline
-from onereward_pack.local_backend.previews import LatentRgb
+from onereward_pack.local_backend.pipeline.components import Components
+from onereward_pack.local_backend.pipeline.latent_preview import LatentRgb
+from onereward_pack.local_backend.pipeline.onereward import Conditions, OneRewardPipeline
 from onereward_pack.nodes.contracts import EditRequest, EditResult
 from onereward_pack.nodes.errors import InputError
 from torch import Tensor, nn

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from fakes.painters import PNG, Painters
 from onereward_pack.local_backend.server.database import open_database
-from onereward_pack.local_backend.server.head import Head, make_app
+from onereward_pack.local_backend.server.http.app_factory import Head, make_app
 from onereward_pack.local_backend.server.keys import Keys
+from onereward_pack.local_backend.server.messages import Line
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.work import Line
 from starlette.testclient import TestClient
 
 APP = "/fal-ai/onereward"
@@ -330,7 +330,7 @@ def test_web_pages_of_other_origins_are_shut_out_unless_named(tmp_path: Path) ->
 def test_a_fault_of_the_server_is_a_500_in_fals_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onereward_pack.local_backend.server.store import JobStore
+    from onereward_pack.local_backend.server.queue.store import JobStore
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret path")

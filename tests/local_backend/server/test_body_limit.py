@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from onereward_pack.local_backend.server import limits
-from onereward_pack.local_backend.server.limits import BodyLimit
+from onereward_pack.local_backend.server.http import body_limit
+from onereward_pack.local_backend.server.http.body_limit import BodyLimit
 from onereward_pack.local_backend.server.settings import Settings
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -96,7 +96,7 @@ def test_a_body_that_turns_out_too_long_is_cut_off(
 def test_a_client_that_goes_on_for_ever_is_left_after_a_while(
     app: BodyLimit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "LINGER", 0.1)
+    monkeypatch.setattr(body_limit, "LINGER", 0.1)
     start = time.monotonic()
     status, _, asked = send(app, "/x", *[MB] * 3, 1, told=None)
     assert (status, asked) == (413, 4)

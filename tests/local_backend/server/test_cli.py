@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from onereward_pack.local_backend import cli
-from onereward_pack.local_backend.server.command import run
+from onereward_pack.local_backend.cli import main
+from onereward_pack.local_backend.server.cli import run
 from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.keys import Keys
 from onereward_pack.local_backend.server.settings import Settings
@@ -77,9 +77,9 @@ def test_keys_are_made_listed_and_revoked(
 def test_the_command_line_knows_the_server_and_says_what_went_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["serve", "--host", "0.0.0.0", "--data", str(tmp_path)]) == 1
+    assert main.main(["serve", "--host", "0.0.0.0", "--data", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: --host 0.0.0.0 is open to others")
     with pytest.raises(SystemExit):
-        cli.main(["--help"])
+        main.main(["--help"])
     listed = capsys.readouterr().out
     assert "serve" in listed and "keys" in listed

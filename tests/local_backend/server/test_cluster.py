@@ -17,12 +17,7 @@ import requests
 import torch
 from fakes.live_server import arguments, submit
 from fakes.ray_cluster import RayCluster
-from onereward_pack.local_backend.server.cluster import plan
-from onereward_pack.local_backend.server.painting import Painting
-from onereward_pack.local_backend.server.ray_pool import RayPool
-from onereward_pack.local_backend.server.schemas import PICTURES, OneRewardInput, check_input
-from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.work import (
+from onereward_pack.local_backend.server.messages import (
     Done,
     Event,
     Line,
@@ -30,6 +25,11 @@ from onereward_pack.local_backend.server.work import (
     Started,
     Work,
 )
+from onereward_pack.local_backend.server.schemas import PICTURES, OneRewardInput, check_input
+from onereward_pack.local_backend.server.settings import Settings
+from onereward_pack.local_backend.server.workers.cluster import plan
+from onereward_pack.local_backend.server.workers.ray_pool import RayPool
+from onereward_pack.local_backend.server.workers.worker import Painting
 from onereward_pack.nodes.errors import InputError
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 

@@ -11,20 +11,17 @@ from typing import Any
 
 import pytest
 from fakes.painters import PNG, Painters
-from onereward_pack.local_backend.server import dispatcher
-from onereward_pack.local_backend.server.claims import Claims
 from onereward_pack.local_backend.server.database import open_database
-from onereward_pack.local_backend.server.dispatcher import Dispatcher
-from onereward_pack.local_backend.server.fetch import FetchError
-from onereward_pack.local_backend.server.files import Files
-from onereward_pack.local_backend.server.rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.messages import Line, PainterLostError
+from onereward_pack.local_backend.server.queue import dispatcher
+from onereward_pack.local_backend.server.queue.dispatcher import Dispatcher
+from onereward_pack.local_backend.server.queue.job_rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.queue.leases import Claims
+from onereward_pack.local_backend.server.queue.notifications import Watch
+from onereward_pack.local_backend.server.queue.store import JobStore, NewJob
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.store import JobStore, NewJob
-from onereward_pack.local_backend.server.watch import Watch
-from onereward_pack.local_backend.server.work import (
-    Line,
-    PainterLostError,
-)
+from onereward_pack.local_backend.server.storage.files import Files
+from onereward_pack.local_backend.server.storage.url_fetch import FetchError
 from sqlalchemy.exc import OperationalError
 
 PICTURES = {"image_url": "https://a.example/i.png", "mask_url": "https://a.example/m.png"}

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onereward_pack.local_backend.server import files as files_module
-from onereward_pack.local_backend.server import uploads
 from onereward_pack.local_backend.server.database import FILES, open_database
-from onereward_pack.local_backend.server.files import Files, UploadError
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.uploads import complete, store, store_part
+from onereward_pack.local_backend.server.storage import files as files_module
+from onereward_pack.local_backend.server.storage import uploads
+from onereward_pack.local_backend.server.storage.files import Files, UploadError
+from onereward_pack.local_backend.server.storage.uploads import complete, store, store_part
 from sqlalchemy import Engine, func, select
 
 MB = 1 << 20

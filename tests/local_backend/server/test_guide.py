@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.nodes.fal.servers import find_server
+from onereward_pack.nodes.fal.endpoints import find_server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SERVER = ROOT / "local_backend" / "server"
 GUIDE = (SERVER / "README.md").read_text("utf-8")
 CONTAINER = (SERVER / "Dockerfile").read_text("utf-8")

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from onereward_pack.local_backend.server.database import FILES, open_database
-from onereward_pack.local_backend.server.files import Files
-from onereward_pack.local_backend.server.head import Head, make_app
+from onereward_pack.local_backend.server.http.app_factory import Head, make_app
+from onereward_pack.local_backend.server.http.routes_storage import make_router
 from onereward_pack.local_backend.server.keys import Keys
-from onereward_pack.local_backend.server.routes_storage import make_router
+from onereward_pack.local_backend.server.messages import Event, Work
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.work import Event, Work
+from onereward_pack.local_backend.server.storage.files import Files
 from sqlalchemy import Engine, select
 from starlette.testclient import TestClient
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onereward_pack.local_backend.server import claims
-from onereward_pack.local_backend.server.claims import Claims
 from onereward_pack.local_backend.server.database import open_database
-from onereward_pack.local_backend.server.rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.messages import Answer
+from onereward_pack.local_backend.server.queue import leases
+from onereward_pack.local_backend.server.queue.job_rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.queue.leases import Claims
+from onereward_pack.local_backend.server.queue.store import JobStore, NewJob, QueueFullError
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.store import JobStore, NewJob, QueueFullError
-from onereward_pack.local_backend.server.work import Answer
 from onereward_pack.nodes.errors import InputError
 from pydantic import ValidationError
 from sqlalchemy import Engine
@@ -248,7 +248,7 @@ def test_the_jobs_of_a_dead_head_are_freed_when_its_lease_ends(
     head.start(running.number)
     other = Claims(engine, "head b")
     assert other.reclaim() == [] and other.claim(2) == []
-    monkeypatch.setattr(claims, "LEASE", -1.0)
+    monkeypatch.setattr(leases, "LEASE", -1.0)
     head.renew()
     monkeypatch.undo()
     assert set(other.reclaim()) == {running.number, claimed.number}

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import trustme
-from onereward_pack.local_backend.server import addresses
-from onereward_pack.local_backend.server import fetch as fetch_module
-from onereward_pack.local_backend.server.addresses import is_public, look_up
 from onereward_pack.local_backend.server.database import open_database
-from onereward_pack.local_backend.server.fetch import FetchError, fetch
-from onereward_pack.local_backend.server.files import Files
 from onereward_pack.local_backend.server.settings import Settings
+from onereward_pack.local_backend.server.storage import ssrf
+from onereward_pack.local_backend.server.storage import url_fetch as fetch_module
+from onereward_pack.local_backend.server.storage.files import Files
+from onereward_pack.local_backend.server.storage.ssrf import is_public, look_up
+from onereward_pack.local_backend.server.storage.url_fetch import FetchError, fetch
 
 MB = 1 << 20
 PUBLIC = "93.184.215.14"
@@ -216,7 +216,7 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(
 def only_here(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """127.0.0.1 counts as public, so that a server here can play the internet."""
     known = {"127.0.0.1"}
-    monkeypatch.setattr(addresses, "is_public", lambda text: text in known or is_public(text))
+    monkeypatch.setattr(ssrf, "is_public", lambda text: text in known or is_public(text))
     return known
 
 
@@ -292,10 +292,10 @@ def test_an_address_of_ipv6_can_be_allowed(settings: Settings, own: Files, site:
     url, here = f"http://[::1]:{site.port}/a.png", resolver(["127.0.0.1"])
     assert get(url, allowing(settings, f"[::1]:{site.port}"), own, here) == b"picture"
     assert site.asked[0][1]["host"] == f"[::1]:{site.port}"
-    address = addresses.parse("http://[::1]:8080/x")
+    address = ssrf.parse("http://[::1]:8080/x")
     assert address.authority == "[::1]:8080" and address.host == "::1"
-    assert addresses.is_allowed(address, ["::1"]) and addresses.is_allowed(address, ["[::1]:8080"])
-    assert not addresses.is_allowed(address, ["[::1]:80"])
+    assert ssrf.is_allowed(address, ["::1"]) and ssrf.is_allowed(address, ["[::1]:8080"])
+    assert not ssrf.is_allowed(address, ["[::1]:80"])
 
 
 # Redirects

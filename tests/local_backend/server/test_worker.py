@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from onereward_pack.local_backend.backend import PreviewBackend
-from onereward_pack.local_backend.server.painting import LocalPool, Painting
+from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.server.messages import Done, Event, Failed, Line, Started, Work
 from onereward_pack.local_backend.server.schemas import check_input
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.local_backend.server.work import Done, Event, Failed, Line, Started, Work
+from onereward_pack.local_backend.server.workers.worker import LocalPool, Painting
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
-from onereward_pack.nodes.conversions import decode_image, encode_png
+from onereward_pack.nodes.image_io import decode_image, encode_png
 from PIL import Image
 from torch import Tensor
 

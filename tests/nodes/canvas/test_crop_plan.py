@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from onereward_pack.nodes.canvas import framing, masks, regions
+from onereward_pack.nodes.canvas import crop_box, crop_regions, masks
+from onereward_pack.nodes.canvas.crop_plan import CanvasPlan, plan_crops
 from onereward_pack.nodes.canvas.geometry import Box, Crop
 from onereward_pack.nodes.canvas.options import CanvasOptions
-from onereward_pack.nodes.canvas.plan import CanvasPlan, plan_crops
 from onereward_pack.nodes.canvas.sizes import parse_target
 from onereward_pack.nodes.contracts import Capabilities
 from onereward_pack.nodes.errors import InputError
@@ -34,7 +34,7 @@ def only_crop(plan: CanvasPlan) -> Crop:
 def frame(inner: Box, picture: tuple[int, int], target: str = "auto", **caps: float) -> Crop:
     numbers = {"max_pixels": 1024**2, "min_side": 16, "max_aspect": 100.0} | caps
     limits = Capabilities(**numbers)
-    return framing.frame_crop(inner, picture, 1.0, parse_target(target), limits)
+    return crop_box.frame_crop(inner, picture, 1.0, parse_target(target), limits)
 
 
 def check_sound(crop: Crop, picture: tuple[int, int]) -> None:
@@ -284,19 +284,19 @@ def test_crops_that_meet_only_after_a_merge_are_merged_too() -> None:
 
 
 def test_pixels_that_touch_at_corners_are_one_area() -> None:
-    assert regions.near_areas(torch.eye(300, dtype=torch.bool)) == [Box(0, 0, 300, 300)]
+    assert crop_regions.near_areas(torch.eye(300, dtype=torch.bool)) == [Box(0, 0, 300, 300)]
 
 
 def test_a_region_inside_anothers_arms_does_not_leak_into_its_box() -> None:
     ring = torch.zeros(1500, 1500, dtype=torch.bool)
     ring[:8] = ring[:, :8] = True  # an L round a far speck
     ring[1200:1208, 1200:1208] = True
-    arms, speck = sorted(regions.near_areas(ring), key=lambda box: box.top)
+    arms, speck = sorted(crop_regions.near_areas(ring), key=lambda box: box.top)
     assert arms == Box(0, 0, 1500, 1500) and speck == Box(1200, 1200, 1208, 1208)
 
 
 def test_near_areas_are_the_closure_of_planning_speck_by_speck() -> None:
-    def crop(area: Box) -> framing.Frame:
+    def crop(area: Box) -> crop_box.Frame:
         return frame(area, (700, 800), "native")
 
     for seed in range(10):
@@ -305,24 +305,24 @@ def test_near_areas_are_the_closure_of_planning_speck_by_speck() -> None:
         specks = [Box(y, x, y + 1, x + 1) for y, x in painted.nonzero().tolist()]
         if not specks:
             continue
-        assert boxes(regions.near_areas(painted), crop) == boxes(specks, crop)
+        assert boxes(crop_regions.near_areas(painted), crop) == boxes(specks, crop)
 
 
-def boxes(areas: list[Box], crop: Callable[[Box], framing.Frame]) -> set[Box]:
-    return {found.box for _, found in regions.share_crops(areas, crop)}
+def boxes(areas: list[Box], crop: Callable[[Box], crop_box.Frame]) -> set[Box]:
+    return {found.box for _, found in crop_regions.share_crops(areas, crop)}
 
 
 def test_thousands_of_specks_stay_cheap() -> None:
     planned = 0
 
-    def crop(area: Box) -> framing.Frame:
+    def crop(area: Box) -> crop_box.Frame:
         nonlocal planned
         planned += 1
         return frame(area, (4096, 4096))
 
     painted = torch.rand(4096, 4096, generator=torch.Generator().manual_seed(0)) < 1e-3
     assert painted.sum() > 16000
-    assert len(regions.share_crops(regions.near_areas(painted), crop)) == 1
+    assert len(crop_regions.share_crops(crop_regions.near_areas(painted), crop)) == 1
     assert planned < 20
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onereward_pack.nodes.canvas.resample import pad_reflect, resize
+from onereward_pack.nodes.canvas.image_ops import pad_reflect, resize
 
 
 def test_a_picture_of_the_right_size_is_returned_as_it_is() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from onereward_pack.nodes.canvas.components import group, range_pairs, small_holes
+from onereward_pack.nodes.canvas.morphology import group, range_pairs, small_holes
 from scipy import ndimage
 from torch import Tensor
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
-from onereward_pack.nodes.canvas.draw import CROP, EDGE, FILLED, OPAQUE, draw_plan
+from onereward_pack.nodes.canvas.crop_plan import plan_crops
 from onereward_pack.nodes.canvas.options import CanvasOptions
-from onereward_pack.nodes.canvas.plan import plan_crops
+from onereward_pack.nodes.canvas.overlay import CROP, EDGE, FILLED, OPAQUE, draw_plan
 from onereward_pack.nodes.contracts import Capabilities
 from torch import Tensor
 

@@ -5,7 +5,7 @@ import torch
 from fakes.backend import ColourBackend, RecordingProgress
 from onereward_pack.nodes.canvas.proof import place_source, prove
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
-from onereward_pack.nodes.editing import edit, extend
+from onereward_pack.nodes.edit.run import edit, extend
 from onereward_pack.nodes.errors import InputError
 from torch import Tensor
 

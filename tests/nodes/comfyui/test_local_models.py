@@ -212,11 +212,11 @@ def test_a_file_in_a_format_that_cannot_be_read_is_passed_by_and_refused_by_name
 def test_a_header_is_read_once_while_the_file_stays_as_it_is(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onereward_pack.local_backend.checkpoints import files
+    from onereward_pack.local_backend.checkpoints.readers import open
 
     opened: list[str] = []
-    real = files.open_tensors
-    monkeypatch.setattr(files, "open_tensors", lambda p: opened.append(p.name) or real(p))
+    real = open.open_tensors
+    monkeypatch.setattr(open, "open_tensors", lambda p: opened.append(p.name) or real(p))
     models.put_parts()
     models.put(fill="OneReward.safetensors")
     models.files()
@@ -236,7 +236,7 @@ def test_a_header_is_read_once_while_the_file_stays_as_it_is(
 
 def can_run(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
     devices = SimpleNamespace(can_run_flux=lambda: answer)
-    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.memory.devices", devices)
+    monkeypatch.setitem(sys.modules, "onereward_pack.local_backend.offload.devices", devices)
 
 
 def test_the_auto_rule_takes_a_onereward_file_with_all_parts_on_a_gpu_that_can(

@@ -12,6 +12,15 @@ from unittest import mock
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+from onereward_pack.nodes.comfyui.routes import security
+from onereward_pack.nodes.comfyui.routes.security import (
+    LARGEST,
+    answer,
+    is_here,
+    json_body,
+    refusal,
+    text_of,
+)
 from onereward_pack.nodes.errors import (
     CredentialsError,
     InputError,
@@ -19,8 +28,6 @@ from onereward_pack.nodes.errors import (
     OneRewardError,
     RemoteError,
 )
-from onereward_pack.nodes.routes import guards
-from onereward_pack.nodes.routes.guards import LARGEST, answer, is_here, json_body, refusal, text_of
 
 JSON = {"Content-Type": "application/json"}
 HERE = "127.0.0.1:8188"
@@ -126,7 +133,7 @@ def test_a_name_that_somebody_pointed_at_this_machine_is_refused() -> None:
 
 
 def test_another_machine_gets_403_only_where_this_one_is_asked_for() -> None:
-    with mock.patch.object(guards, "_is_loopback", lambda host: host != "127.0.0.1"):
+    with mock.patch.object(security, "_is_loopback", lambda host: host != "127.0.0.1"):
         status, said = send(b"{}", JSON)
         assert status == 403 and "runs on" in said["error"]
         assert send(b"{}", JSON, this_machine_only=False)[0] == 200

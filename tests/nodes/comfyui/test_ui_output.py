@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onereward_pack.nodes.editing import Edit
+from onereward_pack.nodes.edit.run import Edit
 from PIL import Image
 from torch import Tensor
 
-MODULE = "onereward_pack.nodes.shown"
+MODULE = "onereward_pack.nodes.comfyui.ui_output"
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 from fakes.fal_edits import Watched, hurry, is_painted, small_request
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.backends import resolve_backend
+from onereward_pack.nodes.config.preferences import change
 from onereward_pack.nodes.contracts import Backend, FalSpec
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.fal.caps import Ceiling, below, check_cap
-from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE
-from onereward_pack.nodes.preferences import change
+from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE
+from onereward_pack.nodes.fal.spend_limits import Ceiling, below, check_cap
 
 
 @pytest.fixture

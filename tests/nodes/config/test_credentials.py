@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from onereward_pack.nodes.credentials import (
+from onereward_pack.nodes.config.credentials import (
     ApiKey,
     find_key,
     key_from,

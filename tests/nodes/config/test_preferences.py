@@ -10,10 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from onereward_pack.nodes import private_files
 from onereward_pack.nodes.canvas.options import CanvasOptions
+from onereward_pack.nodes.config import atomic_file
+from onereward_pack.nodes.config.preferences import (
+    FILE_NAME,
+    ORDER,
+    Preferences,
+    change,
+    load,
+    save,
+)
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.preferences import FILE_NAME, ORDER, Preferences, change, load, save
 
 OTHER = Preferences(
     auto_order=("preview", "fal", "local"),
@@ -60,7 +67,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(private_files.os, "fsync", full)
+    monkeypatch.setattr(atomic_file.os, "fsync", full)
     with pytest.raises(InputError, match=f"{FILE_NAME} cannot be written .No space left"):
         save(tmp_path, Preferences())
     assert load(tmp_path) == OTHER

@@ -30,7 +30,7 @@ from onereward_pack.nodes.contracts import (
     EditTask,
     ProgressSink,
 )
-from onereward_pack.nodes.editing import Edit, edit, extend
+from onereward_pack.nodes.edit.run import Edit, edit, extend
 from onereward_pack.nodes.errors import OneRewardError
 from scipy import ndimage
 from torch import Tensor

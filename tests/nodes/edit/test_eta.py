@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from onereward_pack.nodes import pace
 from onereward_pack.nodes.canvas.geometry import Box, Crop
-from onereward_pack.nodes.pace import BACKENDS, RUNS, Pace
+from onereward_pack.nodes.edit import eta
+from onereward_pack.nodes.edit.eta import BACKENDS, RUNS, Pace
 
 
 def crop(height: int, width: int) -> Crop:
@@ -19,9 +19,9 @@ def crop(height: int, width: int) -> Crop:
 
 def test_work_is_megapixels_times_passes() -> None:
     crops = [crop(1024, 1024), crop(512, 1024)]
-    assert pace.work(crops, num_images=3, steps=10, cfg=1.0) == 1.5 * 10 * 3
-    assert pace.work(crops, num_images=3, steps=10, cfg=1.1) == 1.5 * 10 * 2 * 3
-    assert pace.work([], 1, 28, 4.0) == 0
+    assert eta.work(crops, num_images=3, steps=10, cfg=1.0) == 1.5 * 10 * 3
+    assert eta.work(crops, num_images=3, steps=10, cfg=1.1) == 1.5 * 10 * 2 * 3
+    assert eta.work([], 1, 28, 4.0) == 0
 
 
 def test_a_backend_that_has_not_run_tells_no_time() -> None:
@@ -84,5 +84,5 @@ def test_many_threads_may_note_at_once() -> None:
 
 
 def test_the_pack_has_one_pace_for_all() -> None:
-    pace.note("test_pace", "regular", 2, 3)
-    assert pace.seconds("test_pace", "regular", 4) == 6
+    eta.note("test_pace", "regular", 2, 3)
+    assert eta.seconds("test_pace", "regular", 4) == 6

@@ -17,6 +17,7 @@ from onereward_pack.nodes.contracts import (
     EditTask,
     ProgressSink,
 )
+from onereward_pack.nodes.edit.job_runner import SHOWN, Bar, Job, failure_of, run_jobs
 from onereward_pack.nodes.errors import (
     BalanceError,
     CredentialsError,
@@ -27,7 +28,6 @@ from onereward_pack.nodes.errors import (
     RateLimitError,
     RemoteError,
 )
-from onereward_pack.nodes.jobs import SHOWN, Bar, Job, failure_of, run_jobs
 
 Work = Callable[[int, ProgressSink], None]
 RECIPE = EditRecipe(task=EditTask.FILL, prompt="a cat")

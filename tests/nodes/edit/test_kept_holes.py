@@ -8,7 +8,7 @@ from fakes.backend import ColourBackend, RecordingProgress
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.canvas.proof import prove
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
-from onereward_pack.nodes.editing import Edit, default_canvas, edit
+from onereward_pack.nodes.edit.run import Edit, default_canvas, edit
 from onereward_pack.nodes.errors import InputError
 from torch import Tensor
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onereward_pack.local_backend.backend import LocalBackend, PreviewBackend
+from onereward_pack.local_backend.backends.flux import LocalBackend, PreviewBackend
 from onereward_pack.nodes.backends import resolve_backend
+from onereward_pack.nodes.canvas.crop_plan import plan_crops
 from onereward_pack.nodes.canvas.extend import Margins, extend_picture
 from onereward_pack.nodes.canvas.geometry import Crop
 from onereward_pack.nodes.canvas.options import CanvasOptions
-from onereward_pack.nodes.canvas.plan import plan_crops
 from onereward_pack.nodes.canvas.stitch import cut
 from onereward_pack.nodes.contracts import Capabilities, FalSpec
 from torch import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes.backend import RecordingProgress
-from onereward_pack.local_backend.backend import PreviewBackend
+from onereward_pack.local_backend.backends.flux import PreviewBackend
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
-from onereward_pack.nodes.editing import edit, extend
+from onereward_pack.nodes.edit.run import edit, extend
 from torch import Tensor
 
 RED = torch.tensor([0.85, 0.1, 0.1])

@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 from onereward_pack.nodes.contracts import BackendSpec, EditRequest, EditTask
+from onereward_pack.nodes.edit.recipes import CUSTOM, PRESETS, make_recipe, preset_line, text_prompt
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.recipes import CUSTOM, PRESETS, make_recipe, preset_line, text_prompt
 
 WIDGETS = {"seed": 7, "steps": 28, "cfg": 4.0, "num_images": 1}
 

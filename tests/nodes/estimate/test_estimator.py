@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 from fakes.backend import ColourBackend, RecordingProgress
-from onereward_pack.nodes import pace
-from onereward_pack.nodes.canvas.draw import FILLED
 from onereward_pack.nodes.canvas.options import CanvasOptions
+from onereward_pack.nodes.canvas.overlay import FILLED
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
-from onereward_pack.nodes.conversions import from_data_uri
-from onereward_pack.nodes.editing import edit, extend
+from onereward_pack.nodes.edit import eta
+from onereward_pack.nodes.edit.run import edit, extend
 from onereward_pack.nodes.errors import CredentialsError
-from onereward_pack.nodes.planning.planner import (
+from onereward_pack.nodes.estimate.estimator import (
     MAX_PIXELS,
     PlanRequest,
     Refused,
     at_fault,
     make_plan,
 )
+from onereward_pack.nodes.image_io import from_data_uri
 from PIL import Image
 from torch import Tensor
 
@@ -233,7 +233,7 @@ def test_the_time_is_told_by_what_the_backend_took_before() -> None:
     asked = request(mask=two_spots(), steps=10, cfg=4.0)
     first = plan(asked, backend=Timed())
     assert first["seconds"] is None and " s" not in first["words"]
-    pace.note("timed", "regular", first["megapixels"] * 10 * 2, 3.0)
+    eta.note("timed", "regular", first["megapixels"] * 10 * 2, 3.0)
     assert plan(asked, backend=Timed())["seconds"] == pytest.approx(3.0)
     assert plan(asked, backend=Timed())["words"].endswith("on timed, about 3 s")
     twice = request(mask=two_spots(), steps=10, cfg=4.0, num_images=50)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onereward_pack.nodes.planning import memory as plan_memory
-from onereward_pack.nodes.planning.memory import NODES, Shelf, recall, remember, to_uint8
+from onereward_pack.nodes.estimate import last_run as plan_memory
+from onereward_pack.nodes.estimate.last_run import NODES, Shelf, recall, remember, to_uint8
 from torch import Tensor
 
 

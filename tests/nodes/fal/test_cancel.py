@@ -27,7 +27,7 @@ from fakes.fal_edits import (
 from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRequest, EditResult
-from onereward_pack.nodes.fal import client, files
+from onereward_pack.nodes.fal import client, transfers
 from torch import Tensor
 
 AT_ONCE = 0.5  # seconds
@@ -61,7 +61,7 @@ def cancel_when(
 def test_cancel_before_the_submit_ends_at_once_and_sends_nothing(
     fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
     fal.fail(phase, fal_faults.silence(5))
     moment, end = cancel_when(fal, tmp_path, lambda: fal.calls(phase))
     assert end - moment < AT_ONCE

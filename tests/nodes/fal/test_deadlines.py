@@ -13,7 +13,7 @@ from fakes.fal_calls import submit
 from fakes.fal_edits import Watched, attempt, backend_of, hurry, is_painted, small_request
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.errors import RemoteTimeoutError
-from onereward_pack.nodes.fal import files
+from onereward_pack.nodes.fal import transfers
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_deadline_in_the_queue_frees_the_job_for_the_next_run(
 def test_a_deadline_before_the_submit_costs_nothing(
     fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
     fal.fail("upload", fal_faults.silence(5))
     first = attempt(fal, tmp_path, deadline=1)
     assert type(first.error) is RemoteTimeoutError and not first.error.may_be_billed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.fal.servers import (
+from onereward_pack.nodes.fal.endpoints import (
     FAL_MEDIA,
     QUEUE_URL_VARIABLE,
     Server,

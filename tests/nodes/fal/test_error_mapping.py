@@ -16,7 +16,13 @@ from onereward_pack.nodes.errors import (
     RemoteTimeoutError,
     RemoteValidationError,
 )
-from onereward_pack.nodes.fal.failures import LONGEST, error_of, is_cancelled, read_detail, tidy
+from onereward_pack.nodes.fal.error_mapping import (
+    LONGEST,
+    error_of,
+    is_cancelled,
+    read_detail,
+    tidy,
+)
 from onereward_pack.nodes.fal.transport import REQUEST_ID, Reply
 from requests.structures import CaseInsensitiveDict
 

@@ -33,16 +33,16 @@ from onereward_pack.nodes.errors import (
     RemoteError,
     RemoteValidationError,
 )
-from onereward_pack.nodes.fal import client, files, pricing
+from onereward_pack.nodes.fal import client, pricing, transfers
 
 TIMEOUTS: dict[str, tuple[Any, str]] = {
     "pricing": (pricing, "TIMEOUT"),
     "initiate": (client, "SUBMIT_TIMEOUT"),
-    "upload": (files, "UPLOAD_TIMEOUT"),
+    "upload": (transfers, "UPLOAD_TIMEOUT"),
     "submit": (client, "SUBMIT_TIMEOUT"),
     "status": (client, "STATUS_TIMEOUT"),
     "result": (client, "RESULT_TIMEOUT"),
-    "download": (files, "DOWNLOAD_TIMEOUT"),
+    "download": (transfers, "DOWNLOAD_TIMEOUT"),
 }
 FAULTS: dict[str, Callable[[str], Fault]] = {
     "401": lambda _: fal_faults.unauthorized(),
@@ -165,7 +165,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def force_uploads(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     if phase in ("initiate", "upload"):
-        monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+        monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
 
 
 @pytest.mark.parametrize(("phase", "name"), [(p, name) for p in TABLE for name in TABLE[p]])

@@ -13,10 +13,10 @@ from fakes.fal_server import FalServer
 from onereward_pack.nodes.backends import clear_kept, collect_job, resolve_backend, view_journal
 from onereward_pack.nodes.contracts import FalSpec
 from onereward_pack.nodes.errors import InputError, JournalError, RemoteError
-from onereward_pack.nodes.fal import journal as module
-from onereward_pack.nodes.fal.journal import FILE_NAME, Journal, State
-from onereward_pack.nodes.fal.journal_view import NEWEST, clear_images, server_of, view
-from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE
+from onereward_pack.nodes.fal import job_store as module
+from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE
+from onereward_pack.nodes.fal.job_history import NEWEST, clear_images, server_of, view
+from onereward_pack.nodes.fal.job_store import FILE_NAME, Journal, State
 
 NAMES = {"fal": "fal"}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fakes.fal_journals import NO_CAPS, begin, job_in, kept, write
 from onereward_pack.nodes.errors import InputError
-from onereward_pack.nodes.fal import journal as module
-from onereward_pack.nodes.fal.journal import FILE_NAME, SESSION, Caps, Entry, Journal, State
+from onereward_pack.nodes.fal import job_store as module
+from onereward_pack.nodes.fal.job_store import FILE_NAME, SESSION, Caps, Entry, Journal, State
 
 OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
 FREE = (State.FAILED, State.CANCELLED)  # what cost nothing

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from fakes.fal_journals import NO_CAPS, begin, program
 from onereward_pack.nodes.errors import JournalError
-from onereward_pack.nodes.fal import journal as module
-from onereward_pack.nodes.fal.journal import FILE_NAME, SESSION, Entry, Journal, State
+from onereward_pack.nodes.fal import job_store as module
+from onereward_pack.nodes.fal.job_store import FILE_NAME, SESSION, Entry, Journal, State
 
 
 def test_the_first_use_by_eight_threads_at_once_begins_one_job(tmp_path: Path) -> None:

@@ -27,15 +27,15 @@ from fakes.fal_edits import (
 from fakes.fal_jobs import QUEUED, RUNNING
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec, ProgressSink
-from onereward_pack.nodes.editing import Edit, edit
+from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import InputError, RemoteError
-from onereward_pack.nodes.fal import files
+from onereward_pack.nodes.estimate.summary import money
+from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
+from onereward_pack.nodes.fal.cancellation import NoProgress
+from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE, find_server
+from onereward_pack.nodes.fal.log_progress import Steps
 from onereward_pack.nodes.fal.schemas import Status
-from onereward_pack.nodes.fal.servers import QUEUE_URL_VARIABLE, find_server
-from onereward_pack.nodes.fal.steps import Steps
-from onereward_pack.nodes.fal.waiting import NoProgress
-from onereward_pack.nodes.planning.words import money
 
 AT_ONCE = 0.5  # seconds
 STEPS = [f"step {number} of 4" for number in range(1, 5)]
@@ -178,7 +178,7 @@ def test_all_of_a_job_is_checked_against_the_servers_authority(
     secure: FalServer, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     absolute: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
     file = write(authority, tmp_path / "keys" / "studio.pem")
     # What the environment says is for servers without an authority of their own.
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(write(trustme.CA(), tmp_path / "other.pem")))

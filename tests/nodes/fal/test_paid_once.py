@@ -32,8 +32,8 @@ from onereward_pack.nodes.errors import (
     RemoteError,
     SubmissionUnknownError,
 )
-from onereward_pack.nodes.fal import journal, runner
-from onereward_pack.nodes.fal.journal import Caps, Journal
+from onereward_pack.nodes.fal import job, job_store
+from onereward_pack.nodes.fal.job_store import Caps, Journal
 from onereward_pack.nodes.fal.schemas import job_key
 
 
@@ -50,7 +50,7 @@ def written_down(
 ) -> tuple[Journal, int]:
     """A job that another run of the program began."""
     with monkeypatch.context() as earlier:
-        earlier.setattr(journal, "SESSION", "an earlier program")
+        earlier.setattr(job_store, "SESSION", "an earlier program")
         book = Journal(folder)
         key = job_key(request, FalSpec(), server_of(fal))
         number = book.begin(key, "fal", "its run", 1.0, Caps(0, 0))
@@ -176,7 +176,7 @@ def test_a_finished_job_needs_no_service_at_all(fal: FalServer, tmp_path: Path) 
 
 
 def test_without_a_journal_nothing_is_sent(fal: FalServer, tmp_path: Path) -> None:
-    (tmp_path / journal.FILE_NAME).write_bytes(b"this is no database " * 1000)
+    (tmp_path / job_store.FILE_NAME).write_bytes(b"this is no database " * 1000)
     error = attempt(fal, tmp_path).error
     assert isinstance(error, JournalError) and str(tmp_path) in str(error)
     assert fal.calls("submit") == []
@@ -268,6 +268,6 @@ def test_a_job_that_never_got_written_down_is_not_waited_for_without_end(
         patch.setattr(Journal, "sent", full)
         patch.setattr(Journal, "keep", lambda self, *entry: full(self, 0, ""))
         assert attempt(fal, tmp_path).painted
-    monkeypatch.setattr(runner, "LONGEST_SUBMIT", 0.0)
+    monkeypatch.setattr(job, "LONGEST_SUBMIT", 0.0)
     assert isinstance(attempt(fal, tmp_path).error, SubmissionUnknownError)
     assert fal.paid == 1

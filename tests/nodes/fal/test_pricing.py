@@ -13,9 +13,9 @@ from fakes.fal_edits import hurry, server_of
 from fakes.fal_faults import Fault
 from fakes.fal_server import ENDPOINT, FalServer
 from onereward_pack.nodes.errors import CredentialsError
+from onereward_pack.nodes.fal.cancellation import Waiting
 from onereward_pack.nodes.fal.client import FalClient
 from onereward_pack.nodes.fal.pricing import Price, ask_price
-from onereward_pack.nodes.fal.waiting import Waiting
 
 ITEM = {"endpoint_id": ENDPOINT, "unit_price": 0.035, "unit": "megapixels", "currency": "USD"}
 

@@ -10,7 +10,8 @@ import pytest
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.fal_edits import hurry
 from onereward_pack.nodes.errors import RemoteError
-from onereward_pack.nodes.fal.retries import (
+from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.retry import (
     LONGEST_PAUSE,
     TRIES,
     is_transient,
@@ -18,7 +19,6 @@ from onereward_pack.nodes.fal.retries import (
     retry_after,
 )
 from onereward_pack.nodes.fal.transport import ConnectionLost, Reply
-from onereward_pack.nodes.fal.waiting import Waiting
 from requests.structures import CaseInsensitiveDict
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onereward_pack.nodes.contracts import EditRecipe, EditRequest, EditTask, FalSpec
 from onereward_pack.nodes.errors import InputError, RemoteError
+from onereward_pack.nodes.fal.endpoints import Server
 from onereward_pack.nodes.fal.schemas import (
     check_request_id,
     headers,
@@ -20,7 +21,6 @@ from onereward_pack.nodes.fal.schemas import (
     read_submission,
     submission_at,
 )
-from onereward_pack.nodes.fal.servers import Server
 from onereward_pack.nodes.fal.transport import Reply
 from requests.structures import CaseInsensitiveDict
 

@@ -24,7 +24,7 @@ from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import FalSpec
 from onereward_pack.nodes.errors import InputError, RemoteError, SubmissionUnknownError
 from onereward_pack.nodes.fal.backend import FalBackend
-from onereward_pack.nodes.fal.journal import Journal
+from onereward_pack.nodes.fal.job_store import Journal
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from fakes.backend import RecordingProgress
 from fakes.fal_edits import hurry, server_of
 from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
-from onereward_pack.nodes.conversions import data_uri, decode_image, encode_png, from_data_uri
 from onereward_pack.nodes.errors import BalanceError, CredentialsError, RemoteError
-from onereward_pack.nodes.fal import files
+from onereward_pack.nodes.fal import transfers
+from onereward_pack.nodes.fal.cancellation import Waiting
 from onereward_pack.nodes.fal.client import FalClient
-from onereward_pack.nodes.fal.files import fetch, picture_url
 from onereward_pack.nodes.fal.schemas import File
+from onereward_pack.nodes.fal.transfers import fetch, picture_url
 from onereward_pack.nodes.fal.transport import ConnectionLost
-from onereward_pack.nodes.fal.waiting import Waiting
+from onereward_pack.nodes.image_io import data_uri, decode_image, encode_png, from_data_uri
 
 PICTURE = torch.rand(24, 32, 3, generator=torch.Generator().manual_seed(1)).mul(255).round() / 255
 MASK = (torch.arange(24 * 32).reshape(24, 32) % 2).float()
@@ -64,8 +64,8 @@ def lie_on(fal: FalServer, data: bytes = DATA, kind: str = "image/png") -> str:
 
 
 def upload_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 10)
-    monkeypatch.setattr(files, "LARGEST_URI_MASK", 10)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 10)
+    monkeypatch.setattr(transfers, "LARGEST_URI_MASK", 10)
 
 
 @pytest.mark.parametrize("picture", [PICTURE, MASK])
@@ -95,10 +95,10 @@ def test_a_large_picture_is_uploaded_without_the_key(
 def test_picture_and_mask_each_have_their_limit(
     fal: FalServer, client: FalClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_URI_MASK", 10)
+    monkeypatch.setattr(transfers, "LARGEST_URI_MASK", 10)
     assert sent(client, PICTURE).startswith("data:") and sent(client, MASK).startswith("http")
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 10)
-    monkeypatch.setattr(files, "LARGEST_URI_MASK", 10**6)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 10)
+    monkeypatch.setattr(transfers, "LARGEST_URI_MASK", 10**6)
     assert sent(client, PICTURE).startswith("http") and sent(client, MASK).startswith("data:")
 
 
@@ -245,7 +245,7 @@ def test_a_picture_of_more_pixels_than_allowed_is_not_opened(
 def test_a_download_without_end_is_cut(
     fal: FalServer, client: FalClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_FILE", 2 << 20)
+    monkeypatch.setattr(transfers, "LARGEST_FILE", 2 << 20)
     fal.fail("download", fal_faults.huge_body(50), 3)
     with pytest.raises(RemoteError, match="more than 2 MB") as failure:
         fetched(client, lie_on(fal))

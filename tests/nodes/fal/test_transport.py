@@ -18,10 +18,10 @@ from fakes import fal_faults
 from fakes.fal_edits import attempt
 from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
-from onereward_pack.nodes.credentials import ApiKey
+from onereward_pack.nodes.config.credentials import ApiKey
 from onereward_pack.nodes.fal.auth import KeyAuth, NoAuth
 from onereward_pack.nodes.fal.client import FalClient
-from onereward_pack.nodes.fal.servers import Server
+from onereward_pack.nodes.fal.endpoints import Server
 from onereward_pack.nodes.fal.transport import (
     ConnectionLost,
     Oversized,

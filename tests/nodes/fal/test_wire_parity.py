@@ -27,12 +27,12 @@ from fakes.fal_edits import server_of
 from fakes.fal_listener import Recorded
 from fakes.fal_server import ENDPOINT, LOGS, PHASES, FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec
-from onereward_pack.nodes.conversions import data_uri, encode_png
-from onereward_pack.nodes.fal import files
+from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
+from onereward_pack.nodes.fal.cancellation import NoProgress, Waiting
 from onereward_pack.nodes.fal.client import FalClient
 from onereward_pack.nodes.fal.schemas import Submission, submission_at
-from onereward_pack.nodes.fal.waiting import NoProgress, Waiting
+from onereward_pack.nodes.image_io import data_uri, encode_png
 from PIL import Image
 
 IMAGE = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(7))
@@ -286,9 +286,9 @@ said = [fal_client.upload(*file, repository=s, lifecycle=lifecycle) for s in sto
 def test_an_upload_is_the_official_clients_without_the_key_it_gives_away(
     fal: FalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
     with closing(FalClient(server_of(fal), fal.key)) as client:
-        url = files.picture_url(client, IMAGE[0], True, patience())
+        url = transfers.picture_url(client, IMAGE[0], True, patience())
         (ours, put), png = fal.requests, fal.requests[1].body
         # The official client initiates the older store only, which the fake has not.
         place = {"upload_url": f"{fal.url}/upload/a.png", "file_url": f"{fal.url}/files/a.png"}
@@ -326,7 +326,7 @@ def test_a_netrc_replaces_no_key_and_sends_nothing_to_files(
     # What plain requests does with a header, which shows that the entry counts.
     requests.get(f"{fal.url}/files/x", headers={"Authorization": "Key id:secret"}, timeout=5)
     assert fal.requests.pop().headers["authorization"].startswith("Basic ")
-    monkeypatch.setattr(files, "LARGEST_URI_IMAGE", 0)
+    monkeypatch.setattr(transfers, "LARGEST_URI_IMAGE", 0)
     run(fal, tmp_path)
     with closing(FalClient(server_of(fal), fal.key)) as client:
         client.cancel(submission_at(client.server, next(iter(fal.jobs))))

@@ -1,10 +1,10 @@
 // A batch of before/after pairs in one pane: which is shown, the outline, a look at the source.
 // The view in a node and the full size are both made of it.
 
-import { icon } from "./compare_icons.mjs"
-import { ComparePane } from "./compare_pane.mjs"
-import { Pictures } from "./compare_pictures.mjs"
-import { button, el } from "./dom.mjs"
+import { icon } from "./icons.mjs"
+import { ComparePane } from "./pane.mjs"
+import { Pictures } from "./pictures.mjs"
+import { button, el } from "../lib/dom.mjs"
 
 const LETTERS = /^[a-z]$/i
 

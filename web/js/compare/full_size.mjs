@@ -1,10 +1,10 @@
 // The before/after view over the whole window, with zoom.
 
-import { CompareBatch, group } from "./compare_batch.mjs"
-import { onDrag } from "./compare_drag.mjs"
-import { icon } from "./compare_icons.mjs"
-import { Zoom } from "./compare_zoom.mjs"
-import { button, el, useStyle } from "./dom.mjs"
+import { CompareBatch, group } from "./batch.mjs"
+import { onDrag } from "./drag.mjs"
+import { icon } from "./icons.mjs"
+import { Zoom } from "./zoom.mjs"
+import { button, el, useStyle } from "../lib/dom.mjs"
 
 const OURS = ["pointerdown", "pointermove", "pointerup", "wheel", "copy", "cut", "paste", "dblclick"]
 // From here on the pixels themselves are shown instead of a soft picture.

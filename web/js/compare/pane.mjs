@@ -1,7 +1,7 @@
 // Two pictures in one place with a divider between them.
 
-import { icon } from "./compare_icons.mjs"
-import { el } from "./dom.mjs"
+import { icon } from "./icons.mjs"
+import { el } from "../lib/dom.mjs"
 
 const STEP = 0.02
 const LONG_STEP = 0.1

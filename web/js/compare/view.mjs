@@ -1,9 +1,9 @@
 // The before/after view in a node: source left of the divider, result right of it.
 
-import { CompareBatch, group } from "./compare_batch.mjs"
-import { keep, onDrag } from "./compare_drag.mjs"
-import { icon } from "./compare_icons.mjs"
-import { button, el, useStyle } from "./dom.mjs"
+import { CompareBatch, group } from "./batch.mjs"
+import { keep, onDrag } from "./drag.mjs"
+import { icon } from "./icons.mjs"
+import { button, el, useStyle } from "../lib/dom.mjs"
 import { openFullSize } from "./full_size.mjs"
 
 export class CompareView {

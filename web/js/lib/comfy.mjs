@@ -1,7 +1,7 @@
 // ComfyUI's page, as far as the pack uses it. No other file imports ComfyUI's scripts.
 
-import { api } from "../../../scripts/api.js"
-import { app } from "../../../scripts/app.js"
+import { api } from "../../../../scripts/api.js"
+import { app } from "../../../../scripts/app.js"
 
 export { api, app }
 

@@ -22,7 +22,7 @@ export function button(text, label, click, attributes = {}) {
 
 /** Load one of the pack's style sheets, once; `name` is a file of web/css. */
 export function useStyle(name) {
-  const href = new URL(`../css/${name}`, import.meta.url).href
+  const href = new URL(`../../css/${name}`, import.meta.url).href
   if (document.querySelector(`link[href="${href}"]`)) return
   document.head.append(el("link", { rel: "stylesheet", href }))
 }

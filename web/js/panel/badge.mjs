@@ -1,6 +1,6 @@
 // The badge above a node. Where ComfyUI has none to offer, the panel's own chip says the same.
 
-import { redraw } from "./comfy.mjs"
+import { redraw } from "../lib/comfy.mjs"
 
 const texts = new WeakMap()
 

@@ -1,7 +1,7 @@
 // "Edit with OneReward" on a Load Image node: a task node and a preview, wired and in view.
 
-import { app, command, toast } from "./comfy.mjs"
-import { say } from "./locale_words.mjs"
+import { app, command, toast } from "../lib/comfy.mjs"
+import { say } from "../lib/locale_fallback.mjs"
 
 const SOURCES = ["LoadImage", "LoadImageOutput"]
 const TASKS = [

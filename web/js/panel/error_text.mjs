@@ -1,7 +1,7 @@
 // An error as the node shows it: the pack's own words, and where they name an input, a way to it.
 
-import { app, command, redraw } from "./comfy.mjs"
-import { button } from "./dom.mjs"
+import { app, command, redraw } from "../lib/comfy.mjs"
+import { button } from "../lib/dom.mjs"
 
 const SETTINGS = "Settings"
 const NEAR = ["Canvas", "Fal Backend", "Local Backend", "Model Backend"]

@@ -1,16 +1,16 @@
 // The panel on a task node: the plan before a run, the result after it, and one line of words.
 
 import { setBadge } from "./badge.mjs"
-import { redraw } from "./comfy.mjs"
-import { CompareView } from "./compare_view.mjs"
-import { button, el, useStyle } from "./dom.mjs"
-import { errorWords } from "./error_words.mjs"
-import { ExtendFrame } from "./extend_frame.mjs"
-import { openFullSize } from "./full_size.mjs"
-import { PlanFollower } from "./plan_follower.mjs"
-import { PlanView } from "./plan_view.mjs"
+import { redraw } from "../lib/comfy.mjs"
+import { CompareView } from "../compare/view.mjs"
+import { button, el, useStyle } from "../lib/dom.mjs"
+import { errorWords } from "./error_text.mjs"
+import { ExtendFrame } from "../plan/extend_frame.mjs"
+import { openFullSize } from "../compare/full_size.mjs"
+import { PlanFollower } from "../plan/follower.mjs"
+import { PlanView } from "../plan/view.mjs"
 import { RunState } from "./run_state.mjs"
-import { viewUrl } from "./server.mjs"
+import { viewUrl } from "../lib/server.mjs"
 
 const TASKS = ["OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText"]
 const EXTEND = "OneRewardExtend"

@@ -1,6 +1,6 @@
 // One node's part in the run that is under way, told from ComfyUI's events.
 
-import { runId } from "./plan_links.mjs"
+import { runId } from "../plan/links.mjs"
 
 const TICK = 500 // ms between two looks at the clock
 

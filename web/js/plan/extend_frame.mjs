@@ -1,9 +1,9 @@
 // A frame round the picture that the artist drags to say how far it is extended.
 
-import { el, useStyle } from "./dom.mjs"
-import { Detail, PlanWords, cropBoxes, fitted, place, setShape, showPicture } from "./plan_parts.mjs"
-import { SIDES, canvasOf, canvasWords, extendText, moved, sidesOf, sidesWords } from "./plan_sides.mjs"
-import { makeHandles, tellHandles } from "./plan_handles.mjs"
+import { el, useStyle } from "../lib/dom.mjs"
+import { Detail, PlanWords, cropBoxes, fitted, place, setShape, showPicture } from "./parts.mjs"
+import { SIDES, canvasOf, canvasWords, extendText, moved, sidesOf, sidesWords } from "./sides.mjs"
+import { makeHandles, tellHandles } from "./handles.mjs"
 
 const ROOM = 0.3 // of the picture's longer side: left free round the frame, to drag into
 

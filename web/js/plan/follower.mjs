@@ -1,6 +1,6 @@
 // Keeps a node's plan up to date: asks the server again when what it depends on has changed.
 
-import { postJson } from "./server.mjs"
+import { postJson } from "../lib/server.mjs"
 import { pictureUrl, planRequest } from "./sources.mjs"
 
 const NOT_YET = 409 // what the plan depends on is made by a run

@@ -1,7 +1,7 @@
 // The eight handles of the extend frame: pointer, keys and what is said of them.
 
-import { el } from "./dom.mjs"
-import { STEP } from "./plan_sides.mjs"
+import { el } from "../lib/dom.mjs"
+import { STEP } from "./sides.mjs"
 
 const PLACES = [
   ["left"], ["top"], ["right"], ["bottom"],

@@ -1,6 +1,6 @@
 // What both views of a plan are made of.
 
-import { el } from "./dom.mjs"
+import { el } from "../lib/dom.mjs"
 
 /** Lay `element` on a box of its parent: x, y, w, h as parts of an area of that size. */
 export function place(element, [x, y, width, height], [areaWidth, areaHeight]) {

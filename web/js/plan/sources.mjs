@@ -1,7 +1,7 @@
 // What a task node will work on, as far as the graph tells before it runs.
 
-import { feeds, inputOf, runId, valueOf } from "./plan_links.mjs"
-import { viewUrl } from "./server.mjs"
+import { feeds, inputOf, runId, valueOf } from "./links.mjs"
+import { viewUrl } from "../lib/server.mjs"
 
 const TASKS = {
   OneRewardFill: "fill",

@@ -1,7 +1,7 @@
 // A plan on its picture: what is painted, and which crops a model gets to see.
 
-import { el, useStyle } from "./dom.mjs"
-import { Detail, PlanWords, cropBoxes, fitted, setShape, showPicture } from "./plan_parts.mjs"
+import { el, useStyle } from "../lib/dom.mjs"
+import { Detail, PlanWords, cropBoxes, fitted, setShape, showPicture } from "./parts.mjs"
 
 /** Shows the replies of POST /onereward/plan. */
 export class PlanView {

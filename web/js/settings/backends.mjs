@@ -1,9 +1,9 @@
 // Settings, Backends: what can run here, and a test of every server, free of charge.
 
-import { button, el } from "./dom.mjs"
-import { postJson } from "./server.mjs"
-import { Outcome, attempt, hint, part } from "./settings_parts.mjs"
-import { watchStatus } from "./settings_state.mjs"
+import { button, el } from "../lib/dom.mjs"
+import { postJson } from "../lib/server.mjs"
+import { Outcome, attempt, hint, part } from "./parts.mjs"
+import { watchStatus } from "./state.mjs"
 
 const SIGNS = { ready: ["\u2713", "ready"], missing: ["\u2013", "not there"], broken: ["!", "trouble"] }
 const PREVIEW = "Comes with the pack and always runs. It shows how an edit works; it is not OneReward."

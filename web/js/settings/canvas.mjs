@@ -1,8 +1,8 @@
 // Settings, default canvas: how masks, crops and seams are treated where no canvas is connected.
 
-import { el } from "./dom.mjs"
-import { Outcome, attempt, group, hint, part } from "./settings_parts.mjs"
-import { store, watchStatus, whyNot } from "./settings_state.mjs"
+import { el } from "../lib/dom.mjs"
+import { Outcome, attempt, group, hint, part } from "./parts.mjs"
+import { store, watchStatus, whyNot } from "./state.mjs"
 
 const WORDS =
   "For task nodes that no OneReward Canvas is connected to. All lengths are pixels of the picture."

@@ -1,8 +1,8 @@
 // Settings, spend ceilings: what no workflow on this machine may pass, whatever its own caps say.
 
-import { el } from "./dom.mjs"
-import { Outcome, attempt, group, hint, part } from "./settings_parts.mjs"
-import { store, watchStatus, whyNot } from "./settings_state.mjs"
+import { el } from "../lib/dom.mjs"
+import { Outcome, attempt, group, hint, part } from "./parts.mjs"
+import { store, watchStatus, whyNot } from "./state.mjs"
 
 const WORDS =
   "US dollars; 0 is no ceiling. Where a node's run_cap or session_cap is lower, the lower one counts."

@@ -1,8 +1,8 @@
 // Settings, jobs: what was sent and paid for, and what of it is kept here.
 
-import { button, el } from "./dom.mjs"
-import { getJson, postJson, viewUrl } from "./server.mjs"
-import { Outcome, attempt, hint, money, part, row, size } from "./settings_parts.mjs"
+import { button, el } from "../lib/dom.mjs"
+import { getJson, postJson, viewUrl } from "../lib/server.mjs"
+import { Outcome, attempt, hint, money, part, row, size } from "./parts.mjs"
 
 const WORDS = "The newest 100 jobs. A job whose picture is kept is not paid for again."
 

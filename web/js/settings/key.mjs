@@ -1,9 +1,9 @@
 // Settings, fal key: it goes to the server once and never comes back.
 
-import { button, el } from "./dom.mjs"
-import { postJson } from "./server.mjs"
-import { Outcome, attempt, group, hint, part, row } from "./settings_parts.mjs"
-import { ELSEWHERE, refresh, watchStatus } from "./settings_state.mjs"
+import { button, el } from "../lib/dom.mjs"
+import { postJson } from "../lib/server.mjs"
+import { Outcome, attempt, group, hint, part, row } from "./parts.mjs"
+import { ELSEWHERE, refresh, watchStatus } from "./state.mjs"
 
 const SOURCES = {
   none: "No key is set. Make one at https://fal.ai/dashboard/keys.",

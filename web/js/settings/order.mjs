@@ -1,8 +1,8 @@
 // Settings, the auto rule: what is tried first when no backend is connected to a node.
 
-import { button, el } from "./dom.mjs"
-import { Outcome, attempt, group, hint, part } from "./settings_parts.mjs"
-import { store, watchStatus, whyNot } from "./settings_state.mjs"
+import { button, el } from "../lib/dom.mjs"
+import { Outcome, attempt, group, hint, part } from "./parts.mjs"
+import { store, watchStatus, whyNot } from "./state.mjs"
 
 const NAMES = { local: "Model on this machine", fal: "fal", preview: "Preview model" }
 const CONDITIONS = {

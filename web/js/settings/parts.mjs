@@ -1,6 +1,6 @@
 // What the parts of the settings page have in common: a frame, a line for outcomes, attempts.
 
-import { el, useStyle } from "./dom.mjs"
+import { el, useStyle } from "../lib/dom.mjs"
 
 /** A part of the page, as wide as its row lets it be. */
 export function part(label, ...children) {

@@ -1,11 +1,11 @@
 // The pack's own page in ComfyUI's settings dialog: each part draws itself and keeps nothing there.
 
-import { backendsPart } from "./settings_backends.mjs"
-import { canvasPart } from "./settings_canvas.mjs"
-import { ceilingsPart } from "./settings_ceilings.mjs"
-import { journalPart } from "./settings_journal.mjs"
-import { keyPart } from "./settings_key.mjs"
-import { orderPart } from "./settings_order.mjs"
+import { backendsPart } from "./backends.mjs"
+import { canvasPart } from "./canvas.mjs"
+import { ceilingsPart } from "./ceilings.mjs"
+import { journalPart } from "./history.mjs"
+import { keyPart } from "./key.mjs"
+import { orderPart } from "./order.mjs"
 
 const PARTS = [
   ["Backends", "Backends", backendsPart],

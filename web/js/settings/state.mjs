@@ -1,6 +1,6 @@
 // What the server says of this machine, fetched once for all parts of the page that show it.
 
-import { getJson, postJson } from "./server.mjs"
+import { getJson, postJson } from "../lib/server.mjs"
 
 export const ELSEWHERE =
   "This is set on the machine that ComfyUI runs on. Open ComfyUI there, as http://127.0.0.1 with its port."
