@@ -180,7 +180,8 @@ class Ours:
         sys.path.insert(0, str(TESTS))
         import_module("conftest")
         nodes = "onereward_pack.nodes"
-        self._contracts, self._jobs = (import_module(f"{nodes}.{n}") for n in ("contracts", "edit.job_runner"))
+        self._contracts = import_module(f"{nodes}.contracts")
+        self._jobs = import_module(f"{nodes}.edit.job_runner")
         self._edit = import_module(f"{nodes}.edit.run").edit
         self._backend = import_module(f"{nodes}.fal.backend").FalBackend
         self._server = import_module(f"{nodes}.fal.endpoints").Server("fal", url, url, url + "/v1")

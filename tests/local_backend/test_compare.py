@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.model_shelf import write_shelf
+from onereward_pack.local_backend.cli import main
 from onereward_pack.local_backend.cli.compare import (
     AMPLIFIED,
     Painted,
@@ -18,7 +19,6 @@ from onereward_pack.local_backend.cli.compare import (
     psnr,
 )
 from onereward_pack.local_backend.cli.contact_sheet import CELL, GAP, LINE, marked
-from onereward_pack.local_backend.cli import main
 from onereward_pack.nodes.edit.run import Edit
 from PIL import Image
 from torch import Tensor
