@@ -12,11 +12,13 @@ from ...nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult
 from ...nodes.errors import LocalBackendError
 from ..acceleration.block_compile import explain
 from ..checkpoints.model_files import ModelFiles
+from ..offload.device_memory import is_out_of_memory, shared_memory
 from ..offload.devices import compute_dtype, holds_fp8, pick_device
-from ..offload.flux_parts import FluxFiles, flux_components, flux_parts, open_files
-from ..offload.pipeline_cache import OWNER, is_out_of_memory, shared_memory
+from ..offload.flux_parts import FluxFiles, flux_parts, open_files
 from ..offload.placement import FluxPlacement
+from ..pipeline.flux_components import flux_components
 from ..pipeline.onereward import OneRewardPipeline
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.preview_components import PREVIEW_FOLDER, load_preview_model
 from ..pipeline.validation import check_pixels, check_recipe
 
@@ -50,7 +52,7 @@ class PreviewBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._folder, self._build) as pipeline:
+        with PIPELINE_CACHE.pipeline(self._folder, self._build) as pipeline:
             return pipeline(request, progress)
 
     def _build(self) -> OneRewardPipeline:
@@ -94,7 +96,7 @@ class LocalBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._files.models(), self._build) as pipeline:
+        with PIPELINE_CACHE.pipeline(self._files.models(), self._build) as pipeline:
             placement = pipeline.placement
             assert isinstance(placement, FluxPlacement)
             while True:

@@ -14,11 +14,12 @@ from ...nodes.errors import InputError
 from ..backends.flux import LocalBackend, PreviewBackend
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.select import find_models, installed_models
+from ..offload.device_memory import free_memory
 from ..offload.devices import compute_dtype, empty_cache
 from ..offload.flux_parts import FluxFiles, open_files
 from ..offload.memory_plan import GB
-from ..offload.pipeline_cache import OWNER, free_memory
 from ..pipeline.components import FLUX_TEXT_LENGTHS, Components
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.preview_components import PREVIEW_TEXT_LENGTHS, load_preview_model
 from .configurations import Case
 from .measure import Paint
@@ -66,7 +67,7 @@ class Subject:
             yield self._backend(case).run
             return
         if not self.together:
-            OWNER.unload()
+            PIPELINE_CACHE.unload()
         yield Reference(self.plain(), self.device).run
 
     def _backend(self, case: Case) -> PreviewBackend | LocalBackend:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..checkpoints.load import ModelFile
-from ..checkpoints.lora import Lora, LowRank
+from ..checkpoints.lora import Lora
 from ..quantization.fp8 import QuantisedOnce, fits, row_scale
 from ..quantization.fused_qkv import FusedAttention, can_fuse
-from ..quantization.linear import StoredLinear, low_rank, scaled, store_linears
+from ..quantization.linear import LowRank, StoredLinear, low_rank, scaled, store_linears
 from ..quantization.stored_weight import Stored, to_fp8
 from .block_streaming import BlockStreamer, Contents, Slot, StreamedBlock, lay_out, pack
 from .devices import empty_cache

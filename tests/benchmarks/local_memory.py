@@ -49,9 +49,10 @@ from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.bench.random_flux import RandomFlux
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.offload.device_memory import _RESERVE, free_memory
 from onereward_pack.local_backend.offload.devices import compute_dtype
 from onereward_pack.local_backend.offload.memory_plan import GB, Plan, Sizes, choose_plan, ladder
-from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OWNER, free_memory
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE
 from onereward_pack.nodes.contracts import ACCELERATIONS, PRECISIONS, EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor
@@ -157,7 +158,7 @@ def measure_plainly(bench: Bench) -> tuple[Row, Tensor]:
 def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> Row:
     """Three runs of LocalBackend on a card."""
     row = Row(str(case))
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     gc.collect()
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -179,7 +180,7 @@ def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> 
                 row.plan = [text for text in row.said if FREE in text][-1].partition(FREE)[2]
             row.allocated, row.reserved = card.peaks()
             row.retries = card.retries()
-            OWNER.unload()
+            PIPELINE_CACHE.unload()
             gc.collect()
             row.left_behind = card.held()
     _judge(row, reference, expected, watch, bench.request)

@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 import torch
 from onereward_pack.local_backend.acceleration.adaln_table import ModulationTable
+from onereward_pack.local_backend.offload.device_memory import _RESERVE, OwnMemory
 from onereward_pack.local_backend.offload.devices import synchronize
 from onereward_pack.local_backend.offload.memory_plan import Plan
 from onereward_pack.local_backend.offload.model_part import Part
-from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OwnMemory
 from onereward_pack.local_backend.offload.placement import FluxPlacement
 from onereward_pack.local_backend.offload.residency import Fit
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline

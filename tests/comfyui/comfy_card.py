@@ -41,10 +41,10 @@ from onereward_pack.local_backend.backends.flux import LocalBackend  # noqa: E40
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles  # noqa: E402
 from onereward_pack.local_backend.offload.comfy_memory import ComfyMemory, PartPatcher  # noqa: E402
 from onereward_pack.local_backend.offload.model_part import Part  # noqa: E402
-from onereward_pack.local_backend.offload.pipeline_cache import OWNER  # noqa: E402
 from onereward_pack.local_backend.offload.placement import FluxPlacement  # noqa: E402
 from onereward_pack.local_backend.offload.residency import Fit  # noqa: E402
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline  # noqa: E402
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE  # noqa: E402
 from onereward_pack.nodes.contracts import EditRequest  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -166,7 +166,7 @@ def right(**changes: Any) -> bool:
 
 
 def placement() -> FluxPlacement:
-    return OWNER._pipeline.placement
+    return PIPELINE_CACHE._pipeline.placement
 
 
 def part(name: str) -> Part:
@@ -218,6 +218,6 @@ def other(size: int) -> ModelPatcher:
 
 def fresh(size: int = EVERYTHING) -> None:
     """Nothing is loaded, and the card has this size."""
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     management.unload_all_models()
     CARD.size, CARD.most = size, 0

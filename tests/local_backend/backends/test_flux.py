@@ -17,11 +17,12 @@ from fakes.tiny_flux import flux_components, tiny_flux_fill
 from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles, file_stamp
-from onereward_pack.local_backend.offload import pipeline_cache, placement
+from onereward_pack.local_backend.offload import device_memory, placement
+from onereward_pack.local_backend.offload.device_memory import OwnMemory
 from onereward_pack.local_backend.offload.model_part import Part
-from onereward_pack.local_backend.offload.pipeline_cache import OwnMemory
 from onereward_pack.local_backend.offload.placement import FluxPlacement, Resident
 from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.pipeline import pipeline_cache
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
 from onereward_pack.nodes.errors import (
@@ -71,7 +72,7 @@ class Machine:
 
     @property
     def placement(self) -> FluxPlacement:
-        pipeline = pipeline_cache.OWNER._pipeline
+        pipeline = pipeline_cache.PIPELINE_CACHE._pipeline
         assert pipeline is not None
         assert isinstance(pipeline.placement, FluxPlacement)
         return pipeline.placement
@@ -100,9 +101,9 @@ def reference() -> OneRewardPipeline:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     yield
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
 
     resident, on_demand = "fp32 resident, T5 resident", "fp32 resident, T5 on demand"
     assert place() == resident
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     card.size, card.lie = ON_DEMAND, RESIDENT - ON_DEMAND  # a neighbour that nobody sees
     assert place() == on_demand
     card.size, card.lie = RESIDENT, 0
@@ -234,7 +235,7 @@ def test_after_a_refusal_the_next_run_finds_what_there_is(
     ],
 )
 def test_lack_of_memory_is_known_in_other_words(words: str, lack: bool) -> None:
-    assert pipeline_cache.is_out_of_memory(RuntimeError(words)) is lack
+    assert device_memory.is_out_of_memory(RuntimeError(words)) is lack
 
 
 def test_the_second_picture_finds_the_memory_of_the_first(
@@ -244,7 +245,11 @@ def test_the_second_picture_finds_the_memory_of_the_first(
         """What is free is what nobody holds, the table's rows among them."""
 
         def budget(self) -> int:
-            rows = machine.part("table")._rows.values() if pipeline_cache.OWNER._pipeline else ()
+            rows = (
+                machine.part("table")._rows.values()
+                if pipeline_cache.PIPELINE_CACHE._pipeline
+                else ()
+            )
             return self.size - sum(row.rows.nbytes for row in rows if row.rows is not None)
 
     machine = make_machine(replace(files, precision="file"), Real(ON_DEMAND), monkeypatch)
@@ -367,7 +372,7 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
-        pipeline_cache.OWNER.unload()
+        pipeline_cache.PIPELINE_CACHE.unload()
         machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
         machine.paint(make_request())
         assert (machine.part("t5").fit is not None) is kept
@@ -513,7 +518,7 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
     assert all(part.device_bytes for part in parts)
     table = machine.placement._parts.table
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     assert [part.device_bytes for part in parts] == [0] * 4
     assert all(row.rows is None for row in table._rows.values())
 

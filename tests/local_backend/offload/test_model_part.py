@@ -13,9 +13,10 @@ from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
 from onereward_pack.local_backend.acceleration.adaln_table import modulation_names
 from onereward_pack.local_backend.checkpoints.load import open_clip, open_t5, open_transformer
-from onereward_pack.local_backend.checkpoints.lora import Lora, LowRank
+from onereward_pack.local_backend.checkpoints.lora import Lora
 from onereward_pack.local_backend.offload.model_part import Part
 from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.quantization.linear import LowRank
 from torch import Tensor
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from fakes.layouts_gguf import write_gguf_transformer
 from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
 from onereward_pack.local_backend.checkpoints.load import open_transformer
-from onereward_pack.local_backend.checkpoints.lora import Lora, LowRank
+from onereward_pack.local_backend.checkpoints.lora import Lora
 from onereward_pack.local_backend.offload.model_part import Part
 from onereward_pack.local_backend.offload.residency import Fit
 from onereward_pack.local_backend.quantization import fp8
-from onereward_pack.local_backend.quantization.linear import StoredLinear
+from onereward_pack.local_backend.quantization.linear import LowRank, StoredLinear
 from onereward_pack.local_backend.quantization.stored_weight import to_fp8
 from torch import Tensor
 from torch.nn import functional

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gc
-import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 
-from ..pipeline.onereward import OneRewardPipeline
 from .devices import comfy_management, empty_cache, total_memory
 from .memory_plan import NO_LIMIT
 from .model_part import Part
@@ -73,33 +70,3 @@ def shared_memory(device: torch.device) -> Memory:
     from .comfy_memory import ComfyMemory
 
     return ComfyMemory(device)
-
-
-class PipelineOwner:
-    """Holds at most one pipeline, and lets one run at a time use it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._key: Hashable = None
-        self._pipeline: OneRewardPipeline | None = None
-
-    @contextmanager
-    def pipeline(
-        self, key: Hashable, build: Callable[[], OneRewardPipeline]
-    ) -> Iterator[OneRewardPipeline]:
-        """The pipeline of this key, built if it is not the one held, for this block alone."""
-        with self._lock:
-            if self._pipeline is None or key != self._key:
-                self.unload()
-                self._pipeline, self._key = build(), key
-            yield self._pipeline
-
-    def unload(self) -> None:
-        """Lets go of the pipeline and its prompts, after the run that uses them."""
-        with self._lock:
-            if self._pipeline is not None:
-                self._pipeline.placement.close()
-            self._pipeline = self._key = None
-
-
-OWNER = PipelineOwner()
