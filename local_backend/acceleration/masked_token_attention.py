@@ -17,7 +17,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention, _get_q
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .kv_cache import Keeping, KeptTensor
+from .kv_cache import CachedTensor, KVCacheFormat
 
 TOKEN_PIXELS = 16  # a token is that many pixels wide and high
 
@@ -59,7 +59,7 @@ class _Mode(Enum):
     REUSE = "only masked tokens are computed"
 
 
-class KeptAttention:
+class MaskedTokenAttention:
     """The attention of all blocks, with a memory for the kept tokens' keys and values.
 
     They change slowly and steadily, so `drift` times their last change goes on: at the time of a
@@ -92,19 +92,23 @@ class KeptAttention:
         self.ahead.fill_(ahead)
 
 
-class KeptAttentionProcessor:
+class CachedFluxAttnProcessor:
     """diffusers' FluxAttnProcessor for one block, with a memory."""
 
     _attention_backend = None  # diffusers asks its processors for these two
     _parallel_config = None
 
     def __init__(
-        self, attention: KeptAttention, attn: FluxAttention, keeping: Keeping, dtype: torch.dtype
+        self,
+        attention: MaskedTokenAttention,
+        attn: FluxAttention,
+        kv_cache_format: KVCacheFormat,
+        dtype: torch.dtype,
     ) -> None:
         self._of = attention
         shape, device = attention.shape(attn), attention.places.device
-        self._keys = KeptTensor(shape, keeping, device, dtype)
-        self._values = KeptTensor(shape, keeping, device, dtype)
+        self._keys = CachedTensor(shape, kv_cache_format, device, dtype)
+        self._values = CachedTensor(shape, kv_cache_format, device, dtype)
 
     def __call__(
         self,
@@ -151,37 +155,40 @@ def _joint_projections(
 
 
 @contextmanager
-def kept_attention(
+def masked_token_attention(
     transformer: FluxTransformer2DModel,
     tokens: TokenSets,
     *,
     text_tokens: int,
     branches: int,
     drift: float,
-    keeping: Keeping,
+    kv_cache_format: KVCacheFormat,
     dtype: torch.dtype,
-) -> Iterator[KeptAttention]:
+) -> Iterator[MaskedTokenAttention]:
     """Inside, the transformer's attention has a memory; after, its own processors are back and the
     memory is gone, however the block was left.
     """
-    attention = KeptAttention(tokens.kept + text_tokens, branches, drift)
+    attention = MaskedTokenAttention(tokens.kept + text_tokens, branches, drift)
     layers = [block.attn for block in _blocks(transformer)]
     before = [attn.processor for attn in layers]
     try:
         for attn in layers:
-            attn.set_processor(KeptAttentionProcessor(attention, attn, keeping, dtype))
+            attn.set_processor(CachedFluxAttnProcessor(attention, attn, kv_cache_format, dtype))
         yield attention
     finally:
         for attn, processor in zip(layers, before, strict=True):
             attn.set_processor(processor)
 
 
-def kept_bytes(
-    transformer: FluxTransformer2DModel, tokens: TokenSets, branches: int, keeping: Keeping
+def kv_cache_bytes(
+    transformer: FluxTransformer2DModel,
+    tokens: TokenSets,
+    branches: int,
+    kv_cache_format: KVCacheFormat,
 ) -> int:
     """What all blocks' kept keys and values take."""
     shapes = [_shape(b.attn, branches, len(tokens.kept)) for b in _blocks(transformer)]
-    return 2 * sum(keeping.bytes(shape) for shape in shapes)
+    return 2 * sum(kv_cache_format.bytes(shape) for shape in shapes)
 
 
 def _shape(attn: FluxAttention, branches: int, kept: int) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 _PREDICTED_FROM, _CORRECTED_FROM = 2, 3  # points: a line, and with the new one a parabola
 
 
-class VelocityPath:
+class VelocityForecast:
     """The guided velocity of some tokens through a run.
 
     At a step that is left out it goes straight on. When the model has run again, the curve through

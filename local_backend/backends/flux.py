@@ -113,7 +113,9 @@ class LocalBackend:
     def _build(self) -> OneRewardPipeline:
         device = pick_device()
         parts = flux_parts(self._opened(self._files), compute_dtype(device))
-        if not holds_fp8(device) and (parts.transformer.has_fp8 or parts.t5.has_fp8):
+        if not holds_fp8(device) and (
+            parts.transformer.weights.has_fp8 or parts.t5.weights.has_fp8
+        ):
             raise LocalBackendError(
                 f"The transformer or T5 is stored in fp8, which {device.type} devices cannot hold. "
                 "Choose bf16, fp16 or GGUF files."

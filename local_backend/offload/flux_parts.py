@@ -13,7 +13,7 @@ from ..acceleration.adaln_table import ModulationTable, modulation_names
 from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from ..checkpoints.lora import linear_layers
 from ..checkpoints.model_files import ModelFiles
-from .model_part import Part
+from .model_part import ModelPart
 
 _TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 _T5_BLOCKS = ("encoder.block",)
@@ -35,10 +35,10 @@ class FluxParts:
         stored: the precision of the transformer's file, in words.
     """
 
-    transformer: Part
-    t5: Part
-    clip: Part
-    vae: Part
+    transformer: ModelPart
+    t5: ModelPart
+    clip: ModelPart
+    vae: ModelPart
     table: ModulationTable
     layers: Mapping[str, nn.Linear]
     stored: str
@@ -75,12 +75,14 @@ def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
     """Takes over the files' modules; `dtype` is what they compute in."""
     transformer = opened.transformer
     layers, names = linear_layers(transformer.module), modulation_names(transformer.module)
-    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
+    part = ModelPart(
+        transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True
+    )
     return FluxParts(
         transformer=part,
-        t5=Part(opened.t5, dtype, block_lists=_T5_BLOCKS),
-        clip=Part(opened.clip, dtype),
-        vae=Part(opened.vae, dtype, keep_stored=False),
+        t5=ModelPart(opened.t5, dtype, block_lists=_T5_BLOCKS),
+        clip=ModelPart(opened.clip, dtype),
+        vae=ModelPart(opened.vae, dtype, keep_stored=False),
         table=ModulationTable(part.module),
         layers=layers,
         stored=_stored_as(transformer),

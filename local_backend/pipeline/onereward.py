@@ -18,11 +18,11 @@ from torch import Tensor
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..acceleration.adaln_table import ModulationInputs, scaled_time
 from ..acceleration.levels import LEVELS, Level
-from ..acceleration.step_runner import shortcuts
+from ..acceleration.step_runner import accelerated_steps
 from ..offload.devices import synchronize
 from ..offload.placement import Placement, Resident
 from .components import Components
-from .prompt_encoding import PromptEmbeds, Prompts
+from .prompt_encoding import PromptCache, PromptEmbeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class OneRewardPipeline:
         self.transformer = components.transformer
         self.vae = components.vae
         self._flux = FluxFillPipeline(**components.pipeline_arguments())
-        self.prompts = Prompts(self._flux, components.text_lengths, device)
+        self.prompts = PromptCache(self._flux, components.text_lengths, device)
 
     # Results and cached prompts must be ordinary tensors, also when ComfyUI's inference mode is on.
     @torch.inference_mode(False)
@@ -183,13 +183,13 @@ class OneRewardPipeline:
             conditions.text.pooled_prompt_embeds,
         )
         way = partial(
-            shortcuts,
+            accelerated_steps,
             self.levels[request.acceleration],
             scheduler.sigmas.tolist(),
             request.mask,
             transformer=self.transformer,
             text=conditions.text.prompt_embeds,
-            keeping=self.placement.keeping,
+            kv_cache_format=self.placement.kv_cache_format,
         )
         with self.placement.transformer(modulation, progress) as select, way() as steps_taken:
             for index, timestep in enumerate(scheduler.timesteps):

@@ -1,4 +1,4 @@
-"""Prompts as the transformer reads them, remembered so that the text encoders seldom run."""
+"""PromptCache as the transformer reads them, remembered so that the text encoders seldom run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PromptEmbeds:
         )
 
 
-class Prompts:
+class PromptCache:
     """Encodes prompts with a pipeline's tokenizers and text encoders."""
 
     def __init__(

@@ -1,4 +1,8 @@
-"""Products of 8-bit floats: both factors in E4M3, each of their rows with a scale of its own."""
+"""Row-wise fp8: weights and activations in E4M3, each of their rows with a scale of its own.
+
+The scaling is that of torchao's PerRow and vLLM's per-token fp8; the products are cuBLAS', through
+torch._scaled_mm.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,11 @@ import functools
 import torch
 from torch import Tensor
 
-from .stored_weight import to_fp8
+from .stored_weight import Stored
 
-Rows = tuple[Tensor, Tensor]  # E4M3 [rows, columns], float32 [rows, 1]; see quantise_rows
+Rows = tuple[Tensor, Tensor]  # E4M3 [..., columns], float32 [..., 1]; see quantise_rows
 
+_FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
 # Below E4M3's largest number, 448: bf16 rounds the factor and the product up by 1/256 each.
 _LARGEST = 440.0
 _MULTIPLE = 16  # of which both sides of a weight have to be one
@@ -18,7 +23,7 @@ _PROBE_ERROR = 0.01  # of the probe's product; bf16 rounds it by 0.002
 
 
 def quantise_rows(values: Tensor) -> Rows:
-    """[rows, columns] of bf16 or float32 as E4M3 and the scale of each row: values = data * scale.
+    """[..., columns] of bf16 or float32 as E4M3 and the scale of each row: values = data * scale.
 
     One reduction and two passes, with nothing to clamp: not compiled, each pass costs a tenth of
     the product it is for.
@@ -27,6 +32,16 @@ def quantise_rows(values: Tensor) -> Rows:
     # a row of zeros stays one
     factor = _LARGEST / largest.clamp(min=2 * _LARGEST / torch.finfo(values.dtype).max)
     return (values * factor).to(torch.float8_e4m3fn), factor.float().reciprocal()
+
+
+def to_fp8(weight: Tensor) -> Stored:
+    """A weight [rows, columns] of any float type as E4M3 with a scale per row."""
+    values = weight.float()
+    scale = values.abs().amax(dim=1, keepdim=True) / _FP8_MAX
+    scale = torch.where(scale > 0, scale, 1.0)  # a row of zeros stays one
+    # rounding may pass the largest E4M3 number, beyond which there is only NaN
+    data = (values / scale).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
+    return Stored(data, tuple(weight.shape), scale)
 
 
 def fits(shape: tuple[int, ...], dtype: torch.dtype = torch.float8_e4m3fn) -> bool:

@@ -19,9 +19,9 @@ from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles, file_stamp
 from onereward_pack.local_backend.offload import device_memory, placement
 from onereward_pack.local_backend.offload.device_memory import OwnMemory
-from onereward_pack.local_backend.offload.model_part import Part
+from onereward_pack.local_backend.offload.model_part import ModelPart
 from onereward_pack.local_backend.offload.placement import FluxPlacement, Resident
-from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.offload.residency import Residency
 from onereward_pack.local_backend.pipeline import pipeline_cache
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
@@ -49,7 +49,7 @@ class Card(OwnMemory):
     def budget(self) -> int:
         return self.size + self.lie
 
-    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+    def load(self, parts: Sequence[tuple[ModelPart, Residency]], work: int) -> None:
         super().load(parts, work)
         held = sum(part.device_bytes for part in self._parts) + work
         self.peak = max(self.peak, held)
@@ -77,7 +77,7 @@ class Machine:
         assert isinstance(pipeline.placement, FluxPlacement)
         return pipeline.placement
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> ModelPart:
         return getattr(self.placement._parts, name)
 
 
@@ -375,8 +375,8 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
         pipeline_cache.PIPELINE_CACHE.unload()
         machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
         machine.paint(make_request())
-        assert (machine.part("t5").fit is not None) is kept
-        assert machine.part("transformer").fit is not None
+        assert (machine.part("t5").residency is not None) is kept
+        assert machine.part("transformer").residency is not None
 
 
 def test_a_step_copies_each_streamed_block_once(
@@ -420,9 +420,9 @@ def test_a_level_paints_the_same_wherever_the_blocks_lie(
     plan = machine.placement.plan
     assert plan is not None
     assert bool(plan.transformer.streamed) is (size == STREAMED)
-    if plan.keeping is None:  # all tokens are computed, and the result says why
+    if plan.kv_cache_format is None:  # all tokens are computed, and the result says why
         monkeypatch.setattr(reference, "placement", Resident(CPU, torch.float32))
-        reference.placement.keeping = None
+        reference.placement.kv_cache_format = None
         assert any("no room to keep keys" in note for note in machine.placement.notes)
     assert torch.equal(painted, paint(reference, request))
 
@@ -441,7 +441,7 @@ def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(
     with pytest.raises(Interrupted):
         machine.paint(make_request(prompt="a dog"))
     hook.remove()
-    assert (t5.fit, clip.fit) == (None, None)
+    assert (t5.residency, clip.residency) == (None, None)
 
 
 def test_two_models_in_turn_do_not_mix(
@@ -533,7 +533,7 @@ def test_the_result_names_the_plan(machine: Machine) -> None:
 def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "TILE_ABOVE", 64 * 64)
+    monkeypatch.setattr(placement, "TILE_ABOVE_PIXELS", 64 * 64)
     tiled = []
     machine.paint(make_request())
     vae = machine.part("vae").module

@@ -123,7 +123,7 @@ def test_a_device_that_holds_no_fp8_is_told(
     paint(files)
     place = placement()
     monkeypatch.setattr(runtime_options, "holds_fp8", lambda device: False)
-    place._speed.adapt(replace(files, precision=precision), place._memory.unload)
+    place._options.adapt(replace(files, precision=precision), place._memory.unload)
     assert place.notes[1:] == (
         f"{precision}: cpu devices cannot hold fp8; weights as the file has them",
     )
