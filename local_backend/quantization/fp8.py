@@ -15,9 +15,9 @@ from .stored_weight import Stored
 
 Rows = tuple[Tensor, Tensor]  # E4M3 [..., columns], float32 [..., 1]; see quantise_rows
 
-_FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
-# Below E4M3's largest number, 448: bf16 rounds the factor and the product up by 1/256 each.
-_LARGEST = 440.0
+# E4M3's largest number. Where bf16 rounds the scale down and the quotient up, a value comes out as
+# 450, which is rounded to 448 again; only what is beyond 464 would be NaN.
+_LARGEST = 448.0
 _MULTIPLE = 16  # of which both sides of a weight have to be one
 _PROBE_ERROR = 0.01  # of the probe's product; bf16 rounds it by 0.002
 
@@ -30,17 +30,13 @@ def quantise_rows(values: Tensor) -> Rows:
     """
     largest = torch.linalg.vector_norm(values, float("inf"), dim=-1, keepdim=True)
     # a row of zeros stays one
-    factor = _LARGEST / largest.clamp(min=2 * _LARGEST / torch.finfo(values.dtype).max)
-    return (values * factor).to(torch.float8_e4m3fn), factor.float().reciprocal()
+    scale = (largest / _LARGEST).clamp(min=torch.finfo(values.dtype).tiny)
+    return (values / scale).to(torch.float8_e4m3fn), scale.float()
 
 
 def to_fp8(weight: Tensor) -> Stored:
     """A weight [rows, columns] of any float type as E4M3 with a scale per row."""
-    values = weight.float()
-    scale = values.abs().amax(dim=1, keepdim=True) / _FP8_MAX
-    scale = torch.where(scale > 0, scale, 1.0)  # a row of zeros stays one
-    # rounding may pass the largest E4M3 number, beyond which there is only NaN
-    data = (values / scale).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
+    data, scale = quantise_rows(weight.float())
     return Stored(data, tuple(weight.shape), scale)
 
 
