@@ -209,7 +209,7 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
     card.size, card.lie = RESIDENT, 0
     assert place() == on_demand, "it may come back"
     later = placement.monotonic() + 3600
-    monkeypatch.setattr(placement, "monotonic", lambda: later)
+    monkeypatch.setattr(device_memory, "monotonic", lambda: later)
     machine.placement.plan = None
     assert place() == resident
 
@@ -267,12 +267,12 @@ def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
     whole = load(path.read_bytes())  # not mapped: the file is written over
     state = {key: value for key, value in whole.items() if "norm" not in key}
     machine.paint(make_request())
-    kept = machine.placement._parts.table._kept
+    cached = machine.placement._parts.table._cache
     for tensors, rows in ((state, 1), (whole, 0)):
         save_file(tensors, path)
         machine.backend = LocalBackend(replace(files, lora=path), NAME)
         machine.placement.adapt(machine.backend._files)
-        assert len(kept) == rows
+        assert len(cached) == rows
 
 
 def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelFiles) -> None:
