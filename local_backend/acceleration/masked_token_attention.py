@@ -1,5 +1,8 @@
-"""Steps that compute the masked tokens and the text alone: all other tokens' keys and values are
-those of an earlier step.
+"""Masked-token attention with a KV cache: steps that compute the masked tokens and the text alone,
+and attend to all other tokens' keys and values of an earlier step.
+
+In the manner of sparse inference for edits (SIGE, arXiv:2211.02048), with attention's keys and
+values as what is reused.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class _Mode(Enum):
 
 
 class MaskedTokenAttention:
-    """The attention of all blocks, with a memory for the kept tokens' keys and values.
+    """The attention of all blocks, with a KV cache for the unmasked tokens.
 
     They change slowly and steadily, so `drift` times their last change goes on: at the time of a
     later step they are taken to have moved on by that share of the line through the last two.
@@ -93,7 +96,7 @@ class MaskedTokenAttention:
 
 
 class CachedFluxAttnProcessor:
-    """diffusers' FluxAttnProcessor for one block, with a memory."""
+    """diffusers' FluxAttnProcessor for one block, with a KV cache."""
 
     _attention_backend = None  # diffusers asks its processors for these two
     _parallel_config = None
@@ -165,8 +168,8 @@ def masked_token_attention(
     kv_cache_format: KVCacheFormat,
     dtype: torch.dtype,
 ) -> Iterator[MaskedTokenAttention]:
-    """Inside, the transformer's attention has a memory; after, its own processors are back and the
-    memory is gone, however the block was left.
+    """Inside, the transformer's attention has a KV cache; after, its own processors are back and the
+    cache is gone, however the block was left.
     """
     attention = MaskedTokenAttention(tokens.kept + text_tokens, branches, drift)
     layers = [block.attn for block in _blocks(transformer)]
@@ -186,7 +189,7 @@ def kv_cache_bytes(
     branches: int,
     kv_cache_format: KVCacheFormat,
 ) -> int:
-    """What all blocks' kept keys and values take."""
+    """What the KV caches of all blocks take."""
     shapes = [_shape(b.attn, branches, len(tokens.kept)) for b in _blocks(transformer)]
     return 2 * sum(kv_cache_format.bytes(shape) for shape in shapes)
 

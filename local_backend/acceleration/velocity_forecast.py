@@ -1,4 +1,9 @@
-"""Guided velocities of steps at which the model does not run."""
+"""Velocity forecasting: steps at which the transformer does not run extrapolate its guided velocity.
+
+In the manner of TaylorSeer (arXiv:2503.06923; diffusers.hooks.taylorseer_cache), which forecasts
+each block's features by a Taylor series. Here it is the output alone, by Lagrange's polynomial
+through the last velocities, and what was forecast is corrected when the transformer has run again.
+"""
 
 from __future__ import annotations
 

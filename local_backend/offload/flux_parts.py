@@ -32,7 +32,7 @@ class FluxParts:
 
     Attributes:
         layers: the transformer's own, which a LoRA has to fit.
-        stored: the precision of the transformer's file, in words.
+        stored: the precision of the transformer's file, such as "bf16" or "GGUF".
     """
 
     transformer: ModelPart

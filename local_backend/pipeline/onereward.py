@@ -1,4 +1,8 @@
-"""OneReward's sampler: FLUX.1-Fill with true CFG, reading one EditRequest."""
+"""OneReward's sampler: FLUX.1-Fill with true CFG and the FlowMatch Euler scheduler.
+
+True CFG runs the negative prompt, too, and so differs from FLUX's distilled guidance. One
+EditRequest goes in.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from .prompt_encoding import PromptCache, PromptEmbeds
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """All the transformer is told besides the latents and the time.
+    """All that the transformer is conditioned on besides the latents and the time.
 
     Attributes:
         masked_image_latents: packed [1, tokens, 320]: the picture without its hole, and the mask.
@@ -193,7 +197,7 @@ class OneRewardPipeline:
         )
         with self.placement.transformer(modulation, progress) as select, way() as steps_taken:
             for index, timestep in enumerate(scheduler.timesteps):
-                progress.check_interrupted()
+                progress.check_interrupted()  # the user may cancel before each step
                 select(index)
                 velocity = steps_taken.velocity(
                     index,

@@ -208,7 +208,7 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
     assert place() == on_demand
     card.size, card.lie = RESIDENT, 0
     assert place() == on_demand, "it may come back"
-    later = placement.monotonic() + 3600
+    later = device_memory.monotonic() + 3600
     monkeypatch.setattr(device_memory, "monotonic", lambda: later)
     machine.placement.plan = None
     assert place() == resident

@@ -201,7 +201,7 @@ def test_a_slot_goes_back_to_what_it_was() -> None:
     for slot in (weight := TensorSlot((block, "weight")), shift := TensorSlot((block, "shift"))):
         slot.put(torch.zeros(2))
     assert block.weight.shape == block.shift.shape == (2,)
-    weight.empty(), shift.empty()
+    weight.clear(), shift.clear()
     assert block.weight is first
     assert block.shift is None
 
