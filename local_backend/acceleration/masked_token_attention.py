@@ -168,8 +168,8 @@ def masked_token_attention(
     kv_cache_format: KVCacheFormat,
     dtype: torch.dtype,
 ) -> Iterator[MaskedTokenAttention]:
-    """Inside, the transformer's attention has a KV cache; after, its own processors are back and the
-    cache is gone, however the block was left.
+    """Inside, the transformer's attention has a KV cache; after, its own processors are back and
+    the cache is gone, however the block was left.
     """
     attention = MaskedTokenAttention(tokens.kept + text_tokens, branches, drift)
     layers = [block.attn for block in _blocks(transformer)]

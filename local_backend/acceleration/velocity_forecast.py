@@ -1,4 +1,4 @@
-"""Velocity forecasting: steps at which the transformer does not run extrapolate its guided velocity.
+"""Velocity forecasting: at steps that the transformer skips, its guided velocity is extrapolated.
 
 In the manner of TaylorSeer (arXiv:2503.06923; diffusers.hooks.taylorseer_cache), which forecasts
 each block's features by a Taylor series. Here it is the output alone, by Lagrange's polynomial
