@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .nodes.extension import OneRewardExtension
-from .nodes.routes.register import add_routes
+from .nodes.comfyui.extension import OneRewardExtension
+from .nodes.comfyui.routes.router import add_routes
 
 # Help pages; ComfyUI serves this folder.
 WEB_DIRECTORY = "./web"

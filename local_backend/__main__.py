@@ -34,7 +34,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     register()
     try:
-        command_line = import_module(f"{PACKAGE}.local_backend.cli")
+        command_line = import_module(f"{PACKAGE}.local_backend.cli.main")
     except ModuleNotFoundError as error:
         if (error.name or PACKAGE).startswith(PACKAGE):
             raise

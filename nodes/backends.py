@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config.credentials import KEY_FILE, find_key, key_from, need_key
+from .config.preferences import ORDER, load
 from .contracts import Backend, BackendSpec, EditResult, FalSpec, LocalSpec, ModelSpec
-from .credentials import KEY_FILE, find_key, key_from, need_key
 from .errors import CredentialsError, InputError
 from .packages import CANVAS, check_floors, imported_packages
-from .preferences import ORDER, load
 
 if TYPE_CHECKING:
     from .fal.backend import FalBackend
@@ -86,23 +86,23 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
 def resolve_preview() -> Backend:
     """The preview model as a backend; MissingDependencyError as in resolve_backend."""
     with imported_packages():
-        from ..local_backend.backend import PreviewBackend
+        from ..local_backend.backends.flux import PreviewBackend
     return PreviewBackend()
 
 
 def _resolve_local(spec: LocalSpec) -> Backend:
     # Inside ComfyUI only: names of files mean something in its model folders alone.
-    from .local_models import find_files
+    from .comfyui.local_models import find_files
 
     with imported_packages():
-        from ..local_backend.backend import LocalBackend
+        from ..local_backend.backends.flux import LocalBackend
     found = find_files(spec)
     return LocalBackend(found.files, found.transformer)
 
 
 def _resolve_model(spec: ModelSpec) -> Backend:
     with imported_packages():
-        from ..local_backend.comfy_model import ComfyModelBackend
+        from ..local_backend.backends.comfy_model import ComfyModelBackend
     backend: Backend = ComfyModelBackend(spec)
     return backend
 
@@ -114,8 +114,8 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
         InputError: there is no such server, or the ceilings cannot be read.
     """
     from .fal.backend import FalBackend
-    from .fal.caps import below
-    from .fal.servers import FAL_NAME, find_server
+    from .fal.endpoints import FAL_NAME, find_server
+    from .fal.spend_limits import below
 
     server, stored = find_server(spec.server, folder), load(folder)
 
@@ -172,7 +172,7 @@ def view_journal(folder: Path) -> dict[str, Any]:
     Raises:
         JournalError, InputError: the journal, or servers.json, cannot be read.
     """
-    from .fal.journal_view import view
+    from .fal.job_history import view
 
     return view(folder, _names(folder))
 
@@ -184,8 +184,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
         InputError: the journal has no such job, or its server is no longer named.
         RemoteError: the service does not have it, it failed, or it was flagged.
     """
-    from .fal.journal_view import server_of
-    from .fal.waiting import NoProgress
+    from .fal.cancellation import NoProgress
+    from .fal.job_history import server_of
 
     url = server_of(folder, request_id)
     if url is None:
@@ -202,14 +202,14 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
 
 def clear_kept(folder: Path) -> int:
     """Drops the images that the journal keeps; the freed bytes. JournalError if it cannot be."""
-    from .fal.journal_view import clear_images
+    from .fal.job_history import clear_images
 
     return clear_images(folder)
 
 
 def _names(folder: Path) -> dict[str, str]:
     """What the user calls a server, by its queue URL."""
-    from .fal.servers import find_server, server_names
+    from .fal.endpoints import find_server, server_names
 
     return {find_server(name, folder).queue_url: name for name in server_names(folder)}
 
@@ -220,13 +220,13 @@ def server_choices(folder: Path) -> list[str]:
     Raises:
         InputError: servers.json breaks a rule.
     """
-    from .fal.servers import server_names
+    from .fal.endpoints import server_names
 
     return server_names(folder)
 
 
 def check_server(name: str, folder: Path) -> None:
     """Raises InputError if there is no such server, or servers.json breaks a rule."""
-    from .fal.servers import find_server
+    from .fal.endpoints import find_server
 
     find_server(name, folder)

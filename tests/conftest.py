@@ -19,7 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def load_package() -> None:
-    """Put the pack root into sys.modules as a package; its rooms import from there on demand."""
+    """Put the pack root into sys.modules as a package, once; its rooms import from there."""
+    if PACKAGE in sys.modules:
+        return
     spec = spec_from_file_location(
         PACKAGE, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

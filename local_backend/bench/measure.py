@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
-from ..acceleration.schedule import Work
+from ..acceleration.step_schedule import Work
 
 Paint = Callable[[EditRequest, ProgressSink], EditResult]
 

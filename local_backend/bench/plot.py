@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .cases import REFERENCE
+from .configurations import REFERENCE
 from .report import Report, figures
 
 _WIDTH, _MARGIN, _BAR, _GAP = 1280, 32, 40, 14

@@ -16,10 +16,10 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from ..checkpoints.models import ModelFile
-from ..checkpoints.stored import Stored
-from ..checkpoints.weights import ModuleWeights, WeightInfo
-from ..flux import ASSETS, FluxFiles
+from ..checkpoints.load import ModelFile
+from ..checkpoints.module_weights import ModuleWeights, WeightInfo
+from ..offload.flux_parts import ASSETS, FluxFiles
+from ..quantization.stored_weight import Stored
 
 Settings = Mapping[str, Any]
 

@@ -12,10 +12,10 @@ from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
 from torch import Tensor
 
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
-from ..checkpoints.models import ModelFile
-from ..components import Components
-from ..flux import FluxFiles, with_assets
-from ..memory.devices import synchronize
+from ..checkpoints.load import ModelFile
+from ..offload.devices import synchronize
+from ..offload.flux_parts import FluxFiles, with_assets
+from ..pipeline.components import Components
 
 
 def plain_components(opened: FluxFiles, device: torch.device, dtype: torch.dtype) -> Components:

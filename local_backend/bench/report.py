@@ -17,12 +17,12 @@ import psutil
 import torch
 
 from ...nodes.contracts import EditRequest
-from ..acceleration.schedule import Work
-from ..memory.plans import GB
-from .cases import BASE, REFERENCE
+from ..acceleration.step_schedule import Work
+from ..offload.memory_plan import GB
+from .configurations import BASE, REFERENCE
 from .measure import STAGES, Row, masked_psnr
-from .steps import milliseconds
-from .subjects import Subject
+from .models_under_test import Subject
+from .step_timing import milliseconds
 
 _PACKAGES = ("diffusers", "transformers", "accelerate")
 _HEAD = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...nodes.errors import CheckpointError
-from .files import read_json
+from .readers.open import read_json
 
 Shapes = Mapping[str, tuple[int, ...]]
 

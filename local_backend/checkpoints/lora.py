@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...nodes.errors import CheckpointError
-from .families import Family, expect
-from .files import open_tensors
-from .lora_names import TEXT_PREFIXES, Places, foreign_words, split_name
-from .names import Rows
-from .tensors import FLOAT_TYPES, FP8_TYPES, TensorFiles
+from .detect import Family, expect
+from .key_maps import Rows
+from .lora_keys import TEXT_PREFIXES, Places, foreign_words, split_name
+from .readers.open import open_tensors
+from .readers.types import FLOAT_TYPES, FP8_TYPES, TensorFiles
 
 _PEFT_SETTINGS = "lora_adapter_metadata"
 _ENTRY = "x_embedder"

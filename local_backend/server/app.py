@@ -25,12 +25,12 @@ class Painter:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         chosen = import_module(f"{SERVER}.settings").Settings(**settings)
-        self._painting = import_module(f"{SERVER}.painting").Painting(chosen)
+        self._painting = import_module(f"{SERVER}.workers.worker").Painting(chosen)
         # Serve calls a cancelled job done before it has let go of the device
         self._device = asyncio.Lock()
 
     async def run(self, work: Any) -> AsyncIterator[Any]:
-        """The events of one work.Work."""
+        """The events of one messages.Work."""
         async with self._device, aclosing(self._painting.events(work)) as events:
             async for event in events:
                 yield event
@@ -49,8 +49,8 @@ class Head:
 
     def __serve_build_asgi_app__(self) -> Any:
         chosen = import_module(f"{SERVER}.settings").Settings(**self._settings)
-        pool = import_module(f"{SERVER}.ray_pool").RayPool(self._painters, self._capacity)
-        head = import_module(f"{SERVER}.head")
+        pool = import_module(f"{SERVER}.workers.ray_pool").RayPool(self._painters, self._capacity)
+        head = import_module(f"{SERVER}.http.app_factory")
         self._head = head.Head(chosen, pool)
         return head.make_app(self._head)
 
@@ -65,7 +65,7 @@ def deployment(args: dict[str, Any]) -> Any:
     Raises:
         InputError: one line for each wrong setting.
     """
-    cluster = import_module(f"{SERVER}.cluster")
+    cluster = import_module(f"{SERVER}.workers.cluster")
     plan = cluster.plan(args)
     painters = serve.deployment(**plan.painters)(Painter).bind(plan.settings)
     head = serve.deployment(**plan.heads)(Head)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from ...nodes.contracts import NEGATIVE_PROMPT
-from ..checks import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
-from . import problems
-from .work import Answer
+from ..pipeline.validation import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from . import errors
+from .messages import Answer
 
 PICTURES = ("image_url", "mask_url")
 
@@ -137,16 +137,16 @@ def check_input(body: Mapping[str, Any], max_images: int) -> OneRewardInput | An
     try:
         checked = OneRewardInput.model_validate(dict(body))
     except ValidationError as error:
-        return problems.refused([_entry(one) for one in error.errors(include_url=False)])
+        return errors.refused([_entry(one) for one in error.errors(include_url=False)])
     if checked.num_images > max_images:
         message = f"Input should be less than or equal to {max_images}"
-        told = problems.entry(
+        told = errors.entry(
             "num_images", "less_than_equal", message, checked.num_images, {"le": max_images}
         )
-        return problems.refused([told])
+        return errors.refused([told])
     if (checked.seed or 0) + checked.num_images - 1 > MAX_SEED:
         message = "Value error, seed + num_images passes 64 bits"
-        return problems.refused([problems.entry("seed", "value_error", message, checked.seed)])
+        return errors.refused([errors.entry("seed", "value_error", message, checked.seed)])
     return checked
 
 
@@ -158,7 +158,7 @@ def unknown_fields(body: Mapping[str, Any]) -> list[str]:
 def _entry(error: Mapping[str, Any]) -> dict[str, Any]:
     name = ".".join(str(part) for part in error["loc"])
     ctx = {key: value for key, value in error.get("ctx", {}).items() if _plain(value)}
-    return problems.entry(name, error["type"], error["msg"], error["input"], ctx)
+    return errors.entry(name, error["type"], error["msg"], error["input"], ctx)
 
 
 def _plain(value: object) -> bool:

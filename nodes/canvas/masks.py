@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .components import small_holes
 from .distance import distances_near
 from .geometry import Box
+from .image_ops import filtered
+from .morphology import small_holes
 from .options import CanvasOptions
-from .resample import filtered
 
 CLEAN_LEVEL = 0.1  # grey brushes and JPEG masks paint in full, JPEG specks not at all
 PLAIN_LEVEL = 0.5

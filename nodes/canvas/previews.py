@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .geometry import Crop
-from .resample import resize
+from .image_ops import resize
 
 PREVIEW_SIDE = 512
 

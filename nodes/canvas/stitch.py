@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ..errors import InputError, LocalBackendError
 from .geometry import Crop
-from .resample import pad_reflect, resize, resize_kept
+from .image_ops import pad_reflect, resize, resize_kept
 from .seam import SeamStep, correct_seam, seam_step
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..canvas.resample import resize
+from ..canvas.image_ops import resize
 from ..canvas.sizes import MEGAPIXEL
 from ..contracts import (
     ACCELERATIONS,
@@ -24,15 +24,15 @@ from ..contracts import (
     ProgressSink,
 )
 from ..errors import ContentPolicyError, InputError, RemoteError
-from .caps import check_cap, how_to_lift
+from .cancellation import NoProgress, Waiting
 from .client import FalClient
-from .journal import Journal
-from .kept import Kept
+from .endpoints import Server
+from .job import JobRunner
+from .job_result import Kept
+from .job_store import Journal
 from .pricing import Price, ask_price
-from .runner import JobRunner
 from .schemas import check_request_id, job_key
-from .servers import Server
-from .waiting import NoProgress, Waiting
+from .spend_limits import check_cap, how_to_lift
 
 CHOICES = {
     "output_format": ("png", "jpeg"),

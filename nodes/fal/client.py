@@ -15,8 +15,10 @@ from requests import Session
 
 from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
 from .auth import KeyAuth, NoAuth
-from .failures import error_of
-from .retries import is_transient, patiently, retry_after
+from .cancellation import TICK, Waiting, in_background
+from .endpoints import ENDPOINT, Server
+from .error_mapping import error_of
+from .retry import is_transient, patiently, retry_after
 from .schemas import (
     Output,
     Status,
@@ -26,7 +28,6 @@ from .schemas import (
     read_submission,
     submission_at,
 )
-from .servers import ENDPOINT, Server
 from .transport import (
     REQUEST_ID,
     ConnectionLost,
@@ -37,7 +38,6 @@ from .transport import (
     hide,
     new_session,
 )
-from .waiting import TICK, Waiting, in_background
 
 LOG = logging.getLogger("onereward")
 SUBMIT_TIMEOUT = (10.0, 60.0)

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from ..errors import RemoteError
+from .cancellation import Waiting
 from .client import FalClient
-from .failures import error_of
-from .servers import ENDPOINT
+from .endpoints import ENDPOINT
+from .error_mapping import error_of
 from .transport import amount
-from .waiting import Waiting
 
 LOG = logging.getLogger("onereward")
 UNITS = {"megapixel": "megapixel", "mp": "megapixel", "image": "image"}

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..contracts import EditRequest, FalSpec
-from ..conversions import to_bytes
 from ..errors import InputError, RemoteError
-from .failures import tidy
-from .servers import ENDPOINT, Server
+from ..image_io import to_bytes
+from .endpoints import ENDPOINT, Server
+from .error_mapping import tidy
 from .transport import Reply, amount
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")

@@ -39,7 +39,7 @@ def ours(image: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
     import_module("conftest")
     canvas = "onereward_pack.nodes.canvas"
     options = import_module(f"{canvas}.options").CanvasOptions()
-    plan_crops = import_module(f"{canvas}.plan").plan_crops
+    plan_crops = import_module(f"{canvas}.crop_plan").plan_crops
     stitch = import_module(f"{canvas}.stitch")
     copy_pictures = import_module(f"{canvas}.copies").copy_pictures
     contracts = import_module("onereward_pack.nodes.contracts")
@@ -85,7 +85,7 @@ def find_holes() -> dict[str, float]:
     sys.path.insert(0, str(TESTS))
     import_module("conftest")
     find: Callable[..., object] = import_module(
-        "onereward_pack.nodes.canvas.components"
+        "onereward_pack.nodes.canvas.morphology"
     ).small_holes
     axis = torch.arange(4096) - 2048
     radius = (axis[:, None] ** 2 + axis**2).sqrt()

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 TESTS = Path(__file__).resolve().parent.parent
-SCENE = TESTS.parent / "local_backend" / "demo_scenes" / "fill.jpg"
+SCENE = TESTS.parent / "local_backend" / "cli" / "demo_scenes" / "fill.jpg"
 ENDPOINT, KEY = "fal-ai/onereward", "id:secret"
 SIDE, LARGE = 1024, (5504, 8192)
 JOB_SECONDS, LONG_SECONDS, PARALLEL = 2.0, 8.0, 8
@@ -180,10 +180,11 @@ class Ours:
         sys.path.insert(0, str(TESTS))
         import_module("conftest")
         nodes = "onereward_pack.nodes"
-        self._contracts, self._jobs = (import_module(f"{nodes}.{n}") for n in ("contracts", "jobs"))
-        self._edit = import_module(f"{nodes}.editing").edit
+        self._contracts = import_module(f"{nodes}.contracts")
+        self._jobs = import_module(f"{nodes}.edit.job_runner")
+        self._edit = import_module(f"{nodes}.edit.run").edit
         self._backend = import_module(f"{nodes}.fal.backend").FalBackend
-        self._server = import_module(f"{nodes}.fal.servers").Server("fal", url, url, url + "/v1")
+        self._server = import_module(f"{nodes}.fal.endpoints").Server("fal", url, url, url + "/v1")
         self._torch = import_module("torch")
         self._progress = import_module("fakes.backend").RecordingProgress
         self._folder, self._seed = folder, 0

@@ -18,7 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import conftest  # noqa: F401  (makes onereward_pack importable)
 from diffusers import AutoencoderKL
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
+from onereward_pack.local_backend.pipeline.preview_components import PREVIEW_FOLDER
 from onereward_pack.local_backend.preview_model.training.painter import Painter
 from onereward_pack.local_backend.preview_model.training.vocabulary import BACKGROUNDS
 

@@ -45,13 +45,13 @@ from benchmarks.local_memory_models import PlainPipeline, full_flux, sizes_of, t
 from benchmarks.local_memory_report import Row, machine, table
 from benchmarks.local_memory_watch import Card, Enough, OutOfTime, Sink, Watch, now, watching
 from fakes.tiny import make_request
-from onereward_pack.local_backend import backend as backend_module
-from onereward_pack.local_backend.backend import LocalBackend
+from onereward_pack.local_backend.backends import flux as backend_module
+from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.bench.random_flux import RandomFlux
-from onereward_pack.local_backend.memory.devices import compute_dtype
-from onereward_pack.local_backend.memory.owner import _RESERVE, OWNER, free_memory
-from onereward_pack.local_backend.memory.plans import GB, Plan, Sizes, choose_plan, ladder
-from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.offload.devices import compute_dtype
+from onereward_pack.local_backend.offload.memory_plan import GB, Plan, Sizes, choose_plan, ladder
+from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OWNER, free_memory
 from onereward_pack.nodes.contracts import ACCELERATIONS, PRECISIONS, EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor

@@ -12,9 +12,9 @@ from onereward_pack.local_backend.bench.random_flux import (
     tiny_settings,
 )
 from onereward_pack.local_backend.bench.reference import Reference, plain_components
-from onereward_pack.local_backend.flux import flux_parts
-from onereward_pack.local_backend.memory.plans import Sizes
-from onereward_pack.local_backend.memory.work import work_sizes
+from onereward_pack.local_backend.offload.flux_parts import flux_parts
+from onereward_pack.local_backend.offload.memory_plan import Sizes
+from onereward_pack.local_backend.offload.vram_estimate import work_sizes
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
 

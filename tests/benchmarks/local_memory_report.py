@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 import torch
-from onereward_pack.local_backend.memory.plans import GB
+from onereward_pack.local_backend.offload.memory_plan import GB
 
 HEAD = (
     *("card", "predicted", "allocated", "reserved"),

@@ -10,14 +10,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from onereward_pack.local_backend.memory.devices import synchronize
-from onereward_pack.local_backend.memory.fits import Fit
-from onereward_pack.local_backend.memory.modulation import ModulationTable
-from onereward_pack.local_backend.memory.owner import _RESERVE, OwnMemory
-from onereward_pack.local_backend.memory.parts import Part
-from onereward_pack.local_backend.memory.placement import FluxPlacement
-from onereward_pack.local_backend.memory.plans import Plan
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.acceleration.adaln_table import ModulationTable
+from onereward_pack.local_backend.offload.devices import synchronize
+from onereward_pack.local_backend.offload.memory_plan import Plan
+from onereward_pack.local_backend.offload.model_part import Part
+from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OwnMemory
+from onereward_pack.local_backend.offload.placement import FluxPlacement
+from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
 

@@ -32,7 +32,7 @@ def square(side: int, height: int = 1024, width: int = 1024) -> torch.Tensor:
 def ours_replaced(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The picture after a model has painted the whole crop in one grey, seam correction off."""
     canvas = "onereward_pack.nodes.canvas"
-    plan_crops = import_module(f"{canvas}.plan").plan_crops
+    plan_crops = import_module(f"{canvas}.crop_plan").plan_crops
     options = import_module(f"{canvas}.options").CanvasOptions(grow=0, seam=0.0)
     stitch = import_module(f"{canvas}.stitch")
     limits = import_module("onereward_pack.nodes.contracts").Capabilities(
@@ -63,7 +63,7 @@ def replaced(image: torch.Tensor, mask: torch.Tensor) -> float:
 
 def random_cases(count: int) -> tuple[int, int]:
     """(values changed outside the blend, painted pixels not opaque) over random edits."""
-    cases = import_module("test_editing")
+    cases = import_module("nodes.edit.test_run")
     backend, progress = cases.ColourBackend, cases.RecordingProgress
     outside = missed = 0
     for case in range(count):

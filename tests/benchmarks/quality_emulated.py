@@ -8,8 +8,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from onereward_pack.local_backend.acceleration.kept_tensors import Keeping
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.acceleration.kv_cache import Keeping
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from torch import Tensor, nn
 
 FP8 = torch.float8_e4m3fn

@@ -14,10 +14,7 @@ from pathlib import Path
 import torch
 from benchmarks.quality_reader import Reader, crop_word, load_reader, read_words, word_losses
 from fakes.quality import HeldOutScene
-from onereward_pack.local_backend.preview_model.training.classifier import (
-    crop_box,
-    load_classifier,
-)
+from onereward_pack.local_backend.preview_model.training.classifier import crop_box, load_classifier
 from onereward_pack.nodes.contracts import EditTask
 from torch import Tensor, nn
 

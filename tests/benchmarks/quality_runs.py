@@ -14,8 +14,11 @@ from benchmarks.quality_variants import Variant
 from fakes.backend import RecordingProgress
 from fakes.quality import HeldOutScene, psnr_in, texture_share
 from onereward_pack.local_backend.acceleration.levels import NONE
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.preview_components import (
+    PREVIEW_FOLDER,
+    load_preview_model,
+)
 from torch import Tensor
 
 FULL = "none"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.quality_emulated import fp8_linears, fp8_memory, noisy
 from onereward_pack.local_backend.acceleration.levels import EVERY_STEP, LEVELS, NONE, Level
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 
 #: a pipeline is changed inside it
 Around = Callable[[OneRewardPipeline], AbstractContextManager[None]]

@@ -24,9 +24,9 @@ if __name__ == "__main__":
 
 from fakes.backend import RecordingProgress
 from fakes.tiny import make_request
-from onereward_pack.local_backend.checkpoints.preview import load_preview_model
-from onereward_pack.local_backend.components import Components
-from onereward_pack.local_backend.pipeline import Conditions, OneRewardPipeline
+from onereward_pack.local_backend.pipeline.components import Components
+from onereward_pack.local_backend.pipeline.onereward import Conditions, OneRewardPipeline
+from onereward_pack.local_backend.pipeline.preview_components import load_preview_model
 from onereward_pack.nodes.contracts import EditRequest
 
 TOLERANCE = 1e-5

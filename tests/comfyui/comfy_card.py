@@ -37,14 +37,14 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from fakes.layouts import write_clip, write_t5, write_transformer, write_vae  # noqa: E402
 from fakes.tiny import make_request  # noqa: E402
 from fakes.tiny_flux import flux_components, tiny_flux_fill  # noqa: E402
-from onereward_pack.local_backend.backend import LocalBackend  # noqa: E402
-from onereward_pack.local_backend.memory.comfy_patcher import ComfyMemory, PartPatcher  # noqa: E402
-from onereward_pack.local_backend.memory.fits import Fit  # noqa: E402
-from onereward_pack.local_backend.memory.owner import OWNER  # noqa: E402
-from onereward_pack.local_backend.memory.parts import Part  # noqa: E402
-from onereward_pack.local_backend.memory.placement import FluxPlacement  # noqa: E402
-from onereward_pack.local_backend.model_files import ModelFiles  # noqa: E402
-from onereward_pack.local_backend.pipeline import OneRewardPipeline  # noqa: E402
+from onereward_pack.local_backend.backends.flux import LocalBackend  # noqa: E402
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles  # noqa: E402
+from onereward_pack.local_backend.offload.comfy_memory import ComfyMemory, PartPatcher  # noqa: E402
+from onereward_pack.local_backend.offload.model_part import Part  # noqa: E402
+from onereward_pack.local_backend.offload.pipeline_cache import OWNER  # noqa: E402
+from onereward_pack.local_backend.offload.placement import FluxPlacement  # noqa: E402
+from onereward_pack.local_backend.offload.residency import Fit  # noqa: E402
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline  # noqa: E402
 from onereward_pack.nodes.contracts import EditRequest  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 

@@ -120,7 +120,7 @@ class Stand:
 
 
 def standing(front: FrontEnd, style: str) -> Iterator[Stand]:
-    script = f"/extensions/{PACK_FOLDER}/js/compare_view.mjs"
+    script = f"/extensions/{PACK_FOLDER}/js/compare/view.mjs"
     front.page.evaluate(STAND, [script, style])
     yield Stand(front)
     front.page.evaluate(LEAVE)

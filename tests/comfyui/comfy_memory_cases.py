@@ -46,7 +46,7 @@ from comfy_card import (
     transformer,
     wrong_books,
 )
-from onereward_pack.local_backend.memory.plans import ladder
+from onereward_pack.local_backend.offload.memory_plan import ladder
 from torch import Tensor
 
 

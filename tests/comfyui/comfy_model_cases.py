@@ -25,15 +25,22 @@ import comfy.supported_models
 import torch
 from comfy_preview import fill_model, flux_clip, picture_vae
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER, load_preview_model
-from onereward_pack.local_backend.comfy_model import ComfyModelBackend, noise_for, sigmas_for
-from onereward_pack.local_backend.pipeline import OneRewardPipeline
+from onereward_pack.local_backend.backends.comfy_model import (
+    ComfyModelBackend,
+    noise_for,
+    sigmas_for,
+)
+from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
+from onereward_pack.local_backend.pipeline.preview_components import (
+    PREVIEW_FOLDER,
+    load_preview_model,
+)
 from onereward_pack.nodes.contracts import EditRequest, EditTask, ModelSpec
-from onereward_pack.nodes.conversions import decode_image, decode_mask
 from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.image_io import decode_image, decode_mask
 from torch import Tensor
 
-SCENES = PREVIEW_FOLDER.parent / "demo_scenes"
+SCENES = PREVIEW_FOLDER.parent / "cli" / "demo_scenes"
 
 
 class Sink:

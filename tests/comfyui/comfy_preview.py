@@ -16,7 +16,7 @@ import comfy.text_encoders.flux as comfy_flux
 import conftest  # noqa: F401  (loads the pack)
 import torch
 from comfy.supported_models_base import ClipTarget
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
+from onereward_pack.local_backend.pipeline.preview_components import PREVIEW_FOLDER
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import T5TokenizerFast

@@ -209,7 +209,7 @@ def model(studio: Studio) -> Image.Image:
 
 def panel(studio: Studio) -> Image.Image:
     """The demo's Fill on its node, as planned and as done."""
-    folder = PACK / "local_backend" / "demo_scenes"
+    folder = PACK / "local_backend" / "cli" / "demo_scenes"
     picture = Image.open(folder / "fill.jpg").convert("RGB")
     mask = Image.open(folder / "fill_mask.png").convert("L")
     picture.putalpha(ImageOps.invert(mask))  # as the mask editor leaves it

@@ -16,7 +16,7 @@ from typing import Any
 from comfy_server import PACK, base_directory, running
 
 ENGLISH = PACK / "locales" / "en"
-EDIT_MENU = PACK / "web" / "js" / "edit_menu.mjs"
+EDIT_MENU = PACK / "web" / "js" / "panel" / "edit_menu.mjs"
 # Menus whose entries are files or servers of this machine.
 FOUND_HERE = ("server", "transformer", "t5xxl", "clip_l", "vae", "lora")
 COMMAND = "OneReward_EditSelected"

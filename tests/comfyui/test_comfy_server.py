@@ -51,7 +51,7 @@ def our_nodes(object_info: dict[str, Any]) -> dict[str, Any]:
 
 
 def declared_node_ids() -> set[str]:
-    sources = [path.read_text(encoding="utf-8") for path in PACK.glob("nodes/*_nodes.py")]
+    sources = [path.read_text(encoding="utf-8") for path in PACK.glob("nodes/comfyui/*_nodes.py")]
     return {found for source in sources for found in NODE_ID.findall(source)}
 
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 # A bare page would do for the views; on ComfyUI's own they also get its style. `scale` stands for
 # the zoom of the graph, which both renderers make by a transform.
 MOUNT = """async ([module, name, scale]) => {
-    const { [name]: View } = await import(`/extensions/onereward/js/${module}`);
+    const { [name]: View } = await import(`/extensions/onereward/js/plan/${module}`);
     document.querySelector("#test-view")?.remove();
     const box = document.createElement("div");
     box.id = "test-view";
@@ -32,8 +32,8 @@ MOUNT = """async ([module, name, scale]) => {
     box.said = said;
 }"""
 SHOW = """async ([body, picture]) => {
-    const { postJson } = await import("/extensions/onereward/js/server.mjs");
-    const { pictureUrl } = await import("/extensions/onereward/js/sources.mjs");
+    const { postJson } = await import("/extensions/onereward/js/lib/server.mjs");
+    const { pictureUrl } = await import("/extensions/onereward/js/plan/sources.mjs");
     const view = document.querySelector("#test-view").view;
     try { view.show(await postJson("plan", body), picture ? pictureUrl(body) : null) }
     catch (error) { view.fail(error) }
@@ -50,7 +50,7 @@ def tidy(front: FrontEnd) -> Iterator[None]:
 
 
 def mount(front: FrontEnd, name: str, scale: float = 1.0) -> Locator:
-    module = {"PlanView": "plan_view.mjs", "ExtendFrame": "extend_frame.mjs"}[name]
+    module = {"PlanView": "view.mjs", "ExtendFrame": "extend_frame.mjs"}[name]
     front.page.evaluate(MOUNT, [module, name, scale])
     return front.page.locator("#test-view")
 

@@ -19,7 +19,7 @@ pytestmark = [
 
 EXAMPLE = {"filename": "example.png", "subfolder": "", "type": "input"}
 REQUEST = """async type => {
-    const { planRequest } = await import("/extensions/onereward/js/sources.mjs");
+    const { planRequest } = await import("/extensions/onereward/js/plan/sources.mjs");
     return planRequest(app.graph.nodes.find(node => node.type === type));
 }"""
 
@@ -101,7 +101,7 @@ CHANGE = """change => {
     }
 }"""
 INNER = """async () => {
-    const { planRequest } = await import("/extensions/onereward/js/sources.mjs");
+    const { planRequest } = await import("/extensions/onereward/js/plan/sources.mjs");
     const host = app.graph.nodes.find(node => node.subgraph);
     const inner = host.subgraph.nodes.find(node => node.type === "OneRewardExtend");
     return { ...planRequest(inner), host: host.id };

@@ -24,12 +24,12 @@ from onereward_pack.nodes.contracts import (
     FalSpec,
     ProgressSink,
 )
-from onereward_pack.nodes.editing import Edit, edit
+from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import OneRewardError
-from onereward_pack.nodes.fal import client, runner
+from onereward_pack.nodes.fal import client, job
 from onereward_pack.nodes.fal.backend import FalBackend
-from onereward_pack.nodes.fal.servers import Server
-from onereward_pack.nodes.fal.waiting import Waiting
+from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.endpoints import Server
 from torch import Tensor
 
 SIZE = (32, 48)
@@ -62,7 +62,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch, factor: float = 10.0) -> None:
     sleep = Waiting.sleep
     monkeypatch.setattr(Waiting, "sleep", lambda self, seconds: sleep(self, seconds / factor))
     monkeypatch.setattr(client, "PATIENCE", 0.15)
-    monkeypatch.setattr(runner, "SETTLING", 0.3)
+    monkeypatch.setattr(job, "SETTLING", 0.3)
 
 
 def server_of(fal: FalServer, **more: Any) -> Server:

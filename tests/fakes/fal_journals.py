@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from onereward_pack.nodes.fal.journal import FILE_NAME, Caps, Journal, State
+from onereward_pack.nodes.fal.job_store import FILE_NAME, Caps, Journal, State
 
 NO_CAPS = Caps(0, 0)
 PRELUDE = f"""
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import conftest
-from onereward_pack.nodes.fal.journal import Caps, Journal
+from onereward_pack.nodes.fal.job_store import Caps, Journal
 journal = Journal(Path(sys.argv[1]))
 """
 

@@ -1,7 +1,7 @@
 """The names under which others store FLUX, written down anew: BFL's, ldm's and llama.cpp's.
 
-Nothing here is shared with the code under test. tests/test_layouts.py checks it against
-diffusers' own conversions.
+Nothing here is shared with the code under test. tests/local_backend/test_layouts.py checks it
+against diffusers' own conversions.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def model_modules(
     """The fake, and the modules that read it, freshly imported; forgotten afterwards."""
     fake = FolderPaths(base)
     monkeypatch.setitem(sys.modules, "folder_paths", fake)
-    full = {name: f"onereward_pack.nodes.{name}" for name in READERS}
+    full = {name: f"onereward_pack.nodes.comfyui.{name}" for name in READERS}
     for module in full.values():
         sys.modules.pop(module, None)
     yield fake, {name: importlib.import_module(module) for name, module in full.items()}

@@ -11,7 +11,7 @@ from fakes.layouts_gguf import write_gguf_t5, write_gguf_transformer
 from fakes.layouts_lora import write_lora
 from fakes.tiny_flux import tiny_flux_fill
 from gguf import GGMLQuantizationType
-from onereward_pack.local_backend.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
 from onereward_pack.nodes.contracts import LocalSpec
 from safetensors.torch import load_file, save_file
 

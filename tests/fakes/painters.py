@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from onereward_pack.local_backend.server.work import Done, Event, Started, Work
+from onereward_pack.local_backend.server.messages import Done, Event, Started, Work
 
 PNG = b"\x89PNG picture"
 

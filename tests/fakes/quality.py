@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 from onereward_pack.nodes.contracts import EditRequest, EditTask
-from onereward_pack.nodes.conversions import decode_image, decode_mask
+from onereward_pack.nodes.image_io import decode_image, decode_mask
 from torch import Tensor
 
 HELD_OUT = Path(__file__).resolve().parent.parent / "data" / "held_out"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
 from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
-from onereward_pack.local_backend.components import Components
+from onereward_pack.local_backend.pipeline.components import Components
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
 

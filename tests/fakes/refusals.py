@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import pytest
-from onereward_pack.local_backend.checkpoints.tensors import TensorFiles
+from onereward_pack.local_backend.checkpoints.readers.types import TensorFiles
 from onereward_pack.nodes.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 from torch import Tensor

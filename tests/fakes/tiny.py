@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from onereward_pack.local_backend.checkpoints.preview import PREVIEW_FOLDER
-from onereward_pack.local_backend.components import Components
+from onereward_pack.local_backend.pipeline.components import Components
+from onereward_pack.local_backend.pipeline.preview_components import PREVIEW_FOLDER
 from onereward_pack.nodes.contracts import EditRequest, EditTask
 from transformers import (
     CLIPTextConfig,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from onereward_pack.local_backend.components import Components
+from onereward_pack.local_backend.pipeline.components import Components
 from torch import nn
 from transformers import (
     CLIPTextConfig,

@@ -1,10 +1,10 @@
 // What the pack adds to ComfyUI's page: a panel on every task node, settings, and a menu entry.
 
-import { app, listen } from "./comfy.mjs"
-import { commands, menuItems, toolboxCommands } from "./edit_menu.mjs"
-import { addCustomNodeDefs, translateNode } from "./locale_words.mjs"
-import { NodePanel, isTaskNode } from "./panel.mjs"
-import { settings } from "./settings.mjs"
+import { app, listen } from "./lib/comfy.mjs"
+import { commands, menuItems, toolboxCommands } from "./panel/edit_menu.mjs"
+import { addCustomNodeDefs, translateNode } from "./lib/locale_fallback.mjs"
+import { NodePanel, isTaskNode } from "./panel/panel.mjs"
+import { settings } from "./settings/settings.mjs"
 
 const LOOK_EVERY = 500 // ms
 const panels = new Set()

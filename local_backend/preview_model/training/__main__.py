@@ -197,7 +197,7 @@ def _add_time(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo_scenes(parser: argparse.ArgumentParser) -> None:
     _add_assets_option(parser)
-    folder = WEIGHTS.parent / "demo_scenes"
+    folder = WEIGHTS.parent / "cli" / "demo_scenes"
     parser.add_argument("--out", type=Path, default=folder, help="folder to write (the pack's own)")
     parser.set_defaults(run=lambda a: make_demo_scenes(a.assets, a.out))
 

@@ -1,0 +1,192 @@
+"""Steps that compute the masked tokens and the text alone: all other tokens' keys and values are
+those of an earlier step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_flux import FluxAttention, _get_qkv_projections
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .kv_cache import Keeping, KeptTensor
+
+TOKEN_PIXELS = 16  # a token is that many pixels wide and high
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSets:
+    """The tokens of a picture, row by row, in two parts.
+
+    Attributes:
+        masked: int64 [m], those with a masked pixel, and their halo.
+        kept: int64 [k], all others.
+    """
+
+    masked: Tensor
+    kept: Tensor
+
+    def share(self, text_tokens: int) -> float | None:
+        """What a step of the masked tokens computes, of all; None if there is nothing to keep."""
+        if not len(self.kept):
+            return None
+        masked, kept = len(self.masked), len(self.kept)
+        return (masked + text_tokens) / (masked + kept + text_tokens)
+
+    def on(self, device: torch.device) -> TokenSets:
+        return TokenSets(self.masked.to(device), self.kept.to(device))
+
+
+def token_sets(mask: Tensor, halo: int) -> TokenSets:
+    """The tokens of a mask [1, h, w], 1 = change, sides multiples of 16; a halo in tokens."""
+    touched = functional.max_pool2d(mask.float()[None], TOKEN_PIXELS)
+    if halo:
+        touched = functional.max_pool2d(touched, 2 * halo + 1, stride=1, padding=halo)
+    chosen = touched.flatten() > 0
+    return TokenSets(chosen.nonzero().flatten(), (~chosen).nonzero().flatten())
+
+
+class _Mode(Enum):
+    KEEP = "all tokens are computed, and those of the kept ones remembered"
+    REUSE = "only masked tokens are computed"
+
+
+class KeptAttention:
+    """The attention of all blocks, with a memory for the kept tokens' keys and values.
+
+    They change slowly and steadily, so `drift` times their last change goes on: at the time of a
+    later step they are taken to have moved on by that share of the line through the last two.
+    """
+
+    def __init__(self, places: Tensor, branches: int, drift: float) -> None:
+        """`places`: int64 [k], of the kept tokens in the joint sequence, the text first."""
+        self.places, self.branches, self.drift = places, branches, drift
+        self.mode = _Mode.KEEP
+        self.ahead = torch.zeros((), device=places.device)  # in units of the last change
+        self._times: list[float] = []
+
+    def shape(self, attn: FluxAttention) -> tuple[int, int, int, int]:
+        """Of the kept keys of a block, and of its values."""
+        return _shape(attn, self.branches, len(self.places))
+
+    def keep(self, sigma: float) -> None:
+        """The next run of the model computes all tokens, at this noise."""
+        self.mode = _Mode.KEEP
+        self._times = [*self._times, sigma][-2:]
+
+    def reuse(self, sigma: float) -> None:
+        """The next run of the model computes the masked tokens alone, at this noise."""
+        self.mode = _Mode.REUSE
+        ahead = 0.0
+        if len(self._times) == 2:
+            before, last = self._times
+            ahead = self.drift * (sigma - last) / (last - before)
+        self.ahead.fill_(ahead)
+
+
+class KeptAttentionProcessor:
+    """diffusers' FluxAttnProcessor for one block, with a memory."""
+
+    _attention_backend = None  # diffusers asks its processors for these two
+    _parallel_config = None
+
+    def __init__(
+        self, attention: KeptAttention, attn: FluxAttention, keeping: Keeping, dtype: torch.dtype
+    ) -> None:
+        self._of = attention
+        shape, device = attention.shape(attn), attention.places.device
+        self._keys = KeptTensor(shape, keeping, device, dtype)
+        self._values = KeptTensor(shape, keeping, device, dtype)
+
+    def __call__(
+        self,
+        attn: FluxAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        query, key, value = _joint_projections(attn, hidden_states, encoder_hidden_states)
+        query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
+        key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        if self._of.mode is _Mode.KEEP:
+            self._keys.put(key[:, self._of.places])
+            self._values.put(value[:, self._of.places])
+        else:
+            key = torch.cat([key, self._keys.get(self._of.ahead)], dim=1)
+            value = torch.cat([value, self._values.get(self._of.ahead)], dim=1)
+        states = dispatch_attention_fn(query, key, value, backend=self._attention_backend)
+        states = states.flatten(2, 3).to(query.dtype)
+        if encoder_hidden_states is None:
+            return states
+        length = encoder_hidden_states.shape[1]
+        text, image = states[:, :length].contiguous(), states[:, length:].contiguous()
+        return attn.to_out[1](attn.to_out[0](image)), attn.to_add_out(text)
+
+
+def _joint_projections(
+    attn: FluxAttention, hidden_states: Tensor, encoder_hidden_states: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [branches, tokens, heads, channels], normed, the text first."""
+    projected = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
+    query, key, value = (part.unflatten(-1, (-1, attn.head_dim)) for part in projected[:3])
+    query, key = attn.norm_q(query), attn.norm_k(key)
+    if encoder_hidden_states is None:
+        return query, key, value
+    text = (part.unflatten(-1, (-1, attn.head_dim)) for part in projected[3:])
+    text_query, text_key, text_value = text
+    return (
+        torch.cat([attn.norm_added_q(text_query), query], dim=1),
+        torch.cat([attn.norm_added_k(text_key), key], dim=1),
+        torch.cat([text_value, value], dim=1),
+    )
+
+
+@contextmanager
+def kept_attention(
+    transformer: FluxTransformer2DModel,
+    tokens: TokenSets,
+    *,
+    text_tokens: int,
+    branches: int,
+    drift: float,
+    keeping: Keeping,
+    dtype: torch.dtype,
+) -> Iterator[KeptAttention]:
+    """Inside, the transformer's attention has a memory; after, its own processors are back and the
+    memory is gone, however the block was left.
+    """
+    attention = KeptAttention(tokens.kept + text_tokens, branches, drift)
+    layers = [block.attn for block in _blocks(transformer)]
+    before = [attn.processor for attn in layers]
+    try:
+        for attn in layers:
+            attn.set_processor(KeptAttentionProcessor(attention, attn, keeping, dtype))
+        yield attention
+    finally:
+        for attn, processor in zip(layers, before, strict=True):
+            attn.set_processor(processor)
+
+
+def kept_bytes(
+    transformer: FluxTransformer2DModel, tokens: TokenSets, branches: int, keeping: Keeping
+) -> int:
+    """What all blocks' kept keys and values take."""
+    shapes = [_shape(b.attn, branches, len(tokens.kept)) for b in _blocks(transformer)]
+    return 2 * sum(keeping.bytes(shape) for shape in shapes)
+
+
+def _shape(attn: FluxAttention, branches: int, kept: int) -> tuple[int, int, int, int]:
+    return branches, kept, attn.inner_dim // attn.head_dim, attn.head_dim
+
+
+def _blocks(transformer: FluxTransformer2DModel) -> list[nn.Module]:
+    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]

@@ -1,0 +1,235 @@
+"""ComfyUI's own MODEL, CLIP and VAE as a backend: ComfyUI's sampler, the authors' recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import Any
+
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...nodes.contracts import (
+    Capabilities,
+    EditRecipe,
+    EditRequest,
+    EditResult,
+    ModelSpec,
+    ProgressSink,
+)
+from ..pipeline.latent_preview import LatentRgb
+from ..pipeline.validation import check_pixels, check_recipe
+from .comfy_inputs import LATENT_CHANNELS, check_model, check_vae, tokenize
+
+PIXELS_PER_LATENT = 8
+PIXELS_PER_TOKEN = 16
+GREY = 0.5
+
+# FLUX's shift of the times towards noise, by the number of picture tokens; linear between and on.
+FEW_TOKENS, SMALL_SHIFT = 256, 0.5
+MANY_TOKENS, LARGE_SHIFT = 4096, 1.15
+
+Conditioning = list[list[Any]]  # what travels on ComfyUI's CONDITIONING socket
+
+
+class ComfyModelBackend:
+    """A Backend that paints with the models of ComfyUI's own loaders, none of which it changes.
+
+    An instance serves one edit: it encodes each prompt once for all crops.
+    """
+
+    name = "ComfyUI model"
+    # FLUX.1-Fill was trained up to a megapixel; the other FLUX backends are given the same
+    capabilities = Capabilities(
+        max_pixels=1024 * 1024, min_side=512, max_aspect=4.0, prompt_embeddings=True
+    )
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._model, self._clip, self._vae = spec.model, spec.clip, spec.vae
+        self._texts: dict[str, Conditioning] = {}
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for models that cannot do this work, or a recipe that ComfyUI's sampler
+        cannot honour. Loads nothing.
+        """
+        check_recipe(recipe)
+        check_model(self._model)
+        check_vae(self._vae)
+        tokenize(self._clip, "prompt", recipe.prompt)
+        tokenize(self._clip, "negative prompt", recipe.negative_prompt)
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Any number of jobs may run: they cost nothing but time."""
+
+    # ComfyUI's own mode is inference mode; this is for callers outside its executor.
+    @torch.no_grad()
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop. Image i is made with the seed request.seed + i, one
+        after another. Progress counts the steps of all images.
+
+        ComfyUI's own exceptions, such as interruption and lack of memory, pass through.
+
+        Raises:
+            InputError: the request or the models break a rule; nothing was loaded.
+        """
+        self.check(request)
+        check_pixels(request)
+        timings = dict.fromkeys(("encode", "denoise", "decode"), 0.0)
+        seeds = tuple(range(request.seed, request.seed + request.num_images))
+        images = []
+
+        with _Timer(timings, "encode"):
+            positive, negative = self._conditions(request, progress)
+        model = with_flux_times(self._model, shift_for(request))
+        for number, seed in enumerate(seeds):
+            progress.check_interrupted()
+            with _Timer(timings, "denoise"):
+                latents = sample(model, positive, negative, request, seed, progress, number)
+            with _Timer(timings, "decode"):
+                image = self._vae.decode(latents)
+                images.append(image.to("cpu", torch.float32).clamp(0, 1))
+
+        return EditResult(
+            images=torch.cat(images),
+            seeds=seeds,
+            has_nsfw_concepts=(False,) * len(seeds),
+            timings=timings,
+        )
+
+    def _conditions(
+        self, request: EditRequest, progress: ProgressSink
+    ) -> tuple[Conditioning, Conditioning]:
+        """The positive and the negative branch. Where CFG is off, no negative prompt is encoded."""
+        prompts = [request.prompt]
+        if request.true_cfg > 1:
+            prompts.append(request.negative_prompt)
+        for prompt in prompts:
+            if prompt not in self._texts:
+                progress.check_interrupted()
+                tokens = tokenize(self._clip, "prompt", prompt)
+                self._texts[prompt] = self._clip.encode_from_tokens_scheduled(tokens)
+        progress.check_interrupted()
+        told = {
+            "guidance": request.guidance_scale,
+            "concat_latent_image": self._vae.encode(masked_picture(request)),
+            "concat_mask": request.mask[:, None].float(),
+        }
+        branches = [
+            [[embeds, {**details, **told}] for embeds, details in self._texts[prompt]]
+            for prompt in prompts
+        ]
+        return branches[0], branches[-1]
+
+
+def masked_picture(request: EditRequest) -> Tensor:
+    """The picture with a mid-grey hole, float32 [1, h, w, 3] in 0..1."""
+    mask = request.mask[..., None].float()
+    return request.image.float() * (1 - mask) + GREY * mask
+
+
+def shift_for(request: EditRequest) -> float:
+    """FLUX's shift for a picture of this size."""
+    height, width = request.image.shape[1:3]
+    tokens = (height // PIXELS_PER_TOKEN) * (width // PIXELS_PER_TOKEN)
+    slope = (LARGE_SHIFT - SMALL_SHIFT) / (MANY_TOKENS - FEW_TOKENS)
+    return SMALL_SHIFT + (tokens - FEW_TOKENS) * slope
+
+
+def sigmas_for(request: EditRequest) -> Tensor:
+    """Noise levels, float32 [steps + 1]: even from 1 to 1 / steps, then shifted; 0 last."""
+    steps, shift = request.num_inference_steps, shift_for(request)
+    times = torch.linspace(1, 1 / steps, steps, dtype=torch.float64)
+    sigmas = comfy.model_sampling.flux_time_shift(shift, 1.0, times)
+    return torch.cat((sigmas, sigmas.new_zeros(1))).float()
+
+
+class FluxTimes(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):  # type: ignore[misc]
+    """How FLUX was trained, whatever ModelSampling node the MODEL went through."""
+
+
+def with_flux_times(model: Any, shift: float) -> Any:
+    """A clone of the MODEL that samples as FLUX does; the weights are shared, nothing is copied."""
+    times = FluxTimes(model.model.model_config)
+    times.set_parameters(shift=shift)
+    clone = model.clone()
+    clone.add_object_patch("model_sampling", times)
+    return clone
+
+
+def noise_for(model: Any, request: EditRequest, seed: int) -> Tensor:
+    """Float32 [1, 16, h/8, w/8], the numbers our own pipeline draws for this seed."""
+    height, width = (side // PIXELS_PER_LATENT for side in request.image.shape[1:3])
+    shape = (1, LATENT_CHANNELS, height, width)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    # The authors draw in the precision they compute in, and a first time in vain.
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    torch.randn(shape, generator=generator, dtype=dtype)
+    return torch.randn(shape, generator=generator, dtype=dtype).float()
+
+
+def sample(
+    model: Any,
+    positive: Conditioning,
+    negative: Conditioning,
+    request: EditRequest,
+    seed: int,
+    progress: ProgressSink,
+    number: int,
+) -> Tensor:
+    """From noise to latents for the VAE, image `number` of the request."""
+    noise = noise_for(model, request, seed)
+    latents: Tensor = comfy.sample.sample_custom(
+        model,
+        noise,
+        max(1.0, request.true_cfg),  # at 1, ComfyUI runs the positive branch alone
+        comfy.samplers.sampler_object("euler"),
+        sigmas_for(request),
+        positive,
+        negative,
+        torch.zeros_like(noise),
+        callback=reporter(model, request, progress, number),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return latents
+
+
+def reporter(
+    model: Any, request: EditRequest, progress: ProgressSink, number: int
+) -> Callable[[int, Tensor, Tensor, int], None]:
+    """What ComfyUI's sampler calls in every step, with the latents it expects in the end."""
+    steps, latent_rgb = request.num_inference_steps, latent_rgb_of(model)
+
+    def report(step: int, denoised: Tensor, _latents: Tensor, _total: int) -> None:
+        progress.check_interrupted()
+        preview = None if latent_rgb is None else latent_rgb.picture(denoised)
+        progress.step(number * steps + step + 1, steps * request.num_images, preview)
+
+    return report
+
+
+def latent_rgb_of(model: Any) -> LatentRgb | None:
+    """The model's map from latents to colours, if it has one; ComfyUI's gives -1..1."""
+    latent_format = model.get_model_object("latent_format")
+    if latent_format.latent_rgb_factors is None:
+        return None
+    bias = latent_format.latent_rgb_factors_bias or (0.0, 0.0, 0.0)
+    weight = torch.tensor(latent_format.latent_rgb_factors)
+    return LatentRgb(weight / 2, (torch.tensor(bias) + 1) / 2)
+
+
+class _Timer:
+    """Adds the seconds of a block to a stage's timing; every block ends with a copy to the CPU."""
+
+    def __init__(self, timings: dict[str, float], stage: str) -> None:
+        self._timings, self._stage = timings, stage
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timings[self._stage] += perf_counter() - self._started

@@ -1,0 +1,120 @@
+"""The models of this machine as backends: the pack's own small one, and a FLUX.1-Fill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ...nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
+from ...nodes.errors import LocalBackendError
+from ..acceleration.block_compile import explain
+from ..checkpoints.model_files import ModelFiles
+from ..offload.devices import compute_dtype, holds_fp8, pick_device
+from ..offload.flux_parts import FluxFiles, flux_components, flux_parts, open_files
+from ..offload.pipeline_cache import OWNER, is_out_of_memory, shared_memory
+from ..offload.placement import FluxPlacement
+from ..pipeline.onereward import OneRewardPipeline
+from ..pipeline.preview_components import PREVIEW_FOLDER, load_preview_model
+from ..pipeline.validation import check_pixels, check_recipe
+
+
+class PreviewBackend:
+    """A Backend that paints with the preview model."""
+
+    name = "preview model"
+    # it was trained on sides from 192 to 320 pixels
+    capabilities = Capabilities(
+        max_pixels=256 * 256, min_side=256, max_aspect=5 / 3, note="not OneReward"
+    )
+
+    def __init__(self, folder: Path = PREVIEW_FOLDER) -> None:
+        self._folder = folder
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
+        check_recipe(recipe)
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Any number of jobs may run: they cost nothing but time."""
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop; see OneRewardPipeline.
+
+        Raises:
+            InputError: the request breaks a rule; nothing was loaded, unless it is the prompt's
+                length, which only the tokenizer knows.
+            ModelNotFoundError, CheckpointError: the model's files are missing or broken.
+        """
+        check_recipe(request)
+        check_pixels(request)
+        with OWNER.pipeline(self._folder, self._build) as pipeline:
+            return pipeline(request, progress)
+
+    def _build(self) -> OneRewardPipeline:
+        device = pick_device()
+        with torch.inference_mode(False):  # so that moved weights are ordinary tensors, too
+            components = load_preview_model(self._folder).to(device)
+        return OneRewardPipeline(components, device)
+
+
+class LocalBackend:
+    """A Backend that paints with the user's own FLUX.1-Fill: OneReward, or another."""
+
+    # the model was trained up to a megapixel; fal's endpoint is given the same
+    capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        transformer: str,
+        opened: Callable[[ModelFiles], FluxFiles] = open_files,
+    ) -> None:
+        """`transformer`: what the user calls it; `opened`: how the files are opened."""
+        self._files, self._opened = files, opened
+        self.name = f"{transformer} on this machine"
+
+    def check(self, recipe: EditRecipe) -> None:
+        """Raises InputError for a recipe the pipeline cannot honour. Loads nothing."""
+        check_recipe(recipe)
+
+    def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
+        """Any number of jobs may run: they cost nothing but time."""
+
+    def run(self, request: EditRequest, progress: ProgressSink) -> EditResult:
+        """Paints the masked pixels of one crop; see OneRewardPipeline. Where the device's memory
+        runs out, the picture is begun again with the next smaller plan.
+
+        Raises:
+            InputError: the request breaks a rule.
+            ModelNotFoundError, CheckpointError: a file is missing, or not what it should be.
+            LocalBackendError: the device is too small, or the blocks cannot be compiled.
+        """
+        check_recipe(request)
+        check_pixels(request)
+        with OWNER.pipeline(self._files.models(), self._build) as pipeline:
+            placement = pipeline.placement
+            assert isinstance(placement, FluxPlacement)
+            while True:
+                try:
+                    placement.adapt(self._files)
+                    return replace(pipeline(request, progress), notes=placement.notes)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        explain(error)
+                        raise
+                # outside the except block: the error's traceback holds the tensors of the run
+                placement.step_down(progress)
+
+    def _build(self) -> OneRewardPipeline:
+        device = pick_device()
+        parts = flux_parts(self._opened(self._files), compute_dtype(device))
+        if not holds_fp8(device) and (parts.transformer.has_fp8 or parts.t5.has_fp8):
+            raise LocalBackendError(
+                f"The transformer or T5 is stored in fp8, which {device.type} devices cannot hold. "
+                "Choose bf16, fp16 or GGUF files."
+            )
+        placement = FluxPlacement(parts, shared_memory(device))
+        return OneRewardPipeline(flux_components(parts), device, placement)

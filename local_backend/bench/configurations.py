@@ -1,0 +1,82 @@
+"""The rows of the benchmark: what runs, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...nodes.contracts import ACCELERATIONS
+from ...nodes.errors import InputError
+from ..offload.runtime_options import FAST
+
+REFERENCE = "reference"
+BASE = "none"  # the row whose picture the others' are compared with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A row.
+
+    Attributes:
+        words: for the table.
+        level: of acceleration; None for the plain pipeline.
+        files: what it changes in ModelFiles.
+    """
+
+    name: str
+    words: str
+    level: str | None
+    files: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _cases() -> list[Case]:
+    plain = Case(name=REFERENCE, words="reference", level=None)
+    levels = [Case(name=level, words=level, level=level) for level in ACCELERATIONS]
+    compiled = [
+        Case(
+            name=f"{level}-compiled",
+            words=f"{level}, compiled",
+            level=level,
+            files={"compile": True},
+        )
+        for level in ACCELERATIONS
+    ]
+    fp8 = [
+        Case(
+            name=f"{level}-compiled-fp8",
+            words=f"{level}, compiled, {FAST}",
+            level=level,
+            files={"compile": True, "precision": FAST},
+        )
+        for level in ACCELERATIONS
+        if level != BASE
+    ]
+    return [plain, *levels, *compiled, *fp8]
+
+
+CASES = {case.name: case for case in _cases()}
+
+
+def choose(names: Sequence[str], *, compiled: bool, has_files: bool) -> list[Case]:
+    """The rows of these names, in the table's order; all that apply where there are no names.
+
+    Args:
+        compiled: the compiled rows are among those that apply.
+        has_files: the model is one whose precision and compilation can be chosen.
+
+    Raises:
+        InputError: there is no such row, or it cannot be run on this model.
+    """
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise InputError(f'There is no row "{unknown[0]}". Use: {", ".join(CASES)}.')
+    misfits = [name for name in names if CASES[name].files and not has_files]
+    if misfits or (compiled and not has_files):
+        raise InputError(
+            f"The preview model is neither compiled nor run in fp8 "
+            f"({', '.join(misfits) or '--compile'}). Give --models or --weights."
+        )
+    if names:
+        return [case for case in CASES.values() if case.name in names]
+    return [case for case in CASES.values() if compiled or not case.files]

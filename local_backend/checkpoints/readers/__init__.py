@@ -1,0 +1,1 @@
+"""Tensor files, memory-mapped: safetensors and GGUF."""

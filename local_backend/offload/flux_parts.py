@@ -1,0 +1,154 @@
+"""A FLUX.1-Fill pipeline from files: its models as parts, and what they need besides weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+
+from ...nodes.errors import CheckpointError
+from ..acceleration.adaln_table import ModulationTable, modulation_names
+from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
+from ..checkpoints.lora import linear_layers
+from ..checkpoints.model_files import ModelFiles
+from ..pipeline.components import Components
+from ..pipeline.latent_preview import load_latent_rgb
+from .model_part import Part
+
+ASSETS = Path(__file__).parents[1] / "checkpoints" / "flux"
+_TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+_T5_BLOCKS = ("encoder.block",)
+_WORDS = {
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float32: "fp32",
+    torch.float8_e4m3fn: "fp8",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FluxParts:
+    """The four models of a FLUX pipeline, and the table that stands in for a quarter of the
+    transformer.
+
+    Attributes:
+        layers: the transformer's own, which a LoRA has to fit.
+        stored: the precision of the transformer's file, in words.
+    """
+
+    transformer: Part
+    t5: Part
+    clip: Part
+    vae: Part
+    table: ModulationTable
+    layers: Mapping[str, nn.Linear]
+    stored: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FluxFiles:
+    """The four models' files, opened: modules without weights, and where these lie."""
+
+    transformer: ModelFile
+    t5: ModelFile
+    clip: ModelFile
+    vae: ModelFile
+
+
+def open_files(files: ModelFiles) -> FluxFiles:
+    """Looks at the files' headers; the weights stay where they are. The LoRA is not looked at.
+
+    Raises:
+        CheckpointError: a file is not what it should be, or they do not belong together.
+        ModelNotFoundError: a file is not there.
+    """
+    opened = FluxFiles(
+        transformer=open_transformer(files.transformer),
+        t5=open_t5(files.text_encoder_2),
+        clip=open_clip(files.text_encoder),
+        vae=open_vae(files.vae),
+    )
+    _check_widths(opened)
+    return opened
+
+
+def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
+    """Takes over the files' modules; `dtype` is what they compute in."""
+    transformer = opened.transformer
+    layers, names = linear_layers(transformer.module), modulation_names(transformer.module)
+    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
+    return FluxParts(
+        transformer=part,
+        t5=Part(opened.t5, dtype, block_lists=_T5_BLOCKS),
+        clip=Part(opened.clip, dtype),
+        vae=Part(opened.vae, dtype, keep_stored=False),
+        table=ModulationTable(part.module),
+        layers=layers,
+        stored=_stored_as(transformer),
+    )
+
+
+def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
+    """The parts of these files; see open_files and flux_parts."""
+    return flux_parts(open_files(files), dtype)
+
+
+def flux_components(parts: FluxParts) -> Components:
+    """The parts with what else a pipeline needs; see with_assets."""
+    return with_assets(
+        transformer=parts.transformer.module,
+        vae=parts.vae.module,
+        text_encoder=parts.clip.module,
+        text_encoder_2=parts.t5.module,
+    )
+
+
+def with_assets(
+    *,
+    transformer: FluxTransformer2DModel,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: T5EncoderModel,
+) -> Components:
+    """The models with the tokenizers, the schedule and the preview map that the pack carries."""
+    schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    return Components(
+        transformer=transformer,
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=CLIPTokenizerFast.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
+        tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
+        scheduler_config=schedule,
+        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", vae.config.latent_channels),
+    )
+
+
+def _check_widths(opened: FluxFiles) -> None:
+    config = opened.transformer.module.config
+    vae = opened.vae.module.config
+    pairs = (
+        ("T5 encoder", opened.t5.module.config.d_model, config.joint_attention_dim),
+        ("CLIP encoder", opened.clip.module.config.hidden_size, config.pooled_projection_dim),
+        ("VAE", 4 * vae.latent_channels, config.out_channels or config.in_channels),
+    )
+    for name, given, wanted in pairs:
+        if given != wanted:
+            raise CheckpointError(
+                f"The {name} gives {given} channels, and the transformer takes {wanted}. Choose "
+                f"the {name} that belongs to FLUX."
+            )
+
+
+def _stored_as(transformer: ModelFile) -> str:
+    """The precision of the transformer's blocks in its file, in words."""
+    stored = transformer.weights.read("single_transformer_blocks.0.proj_mlp.weight")
+    if stored.gguf_type is not None:
+        return "GGUF"
+    return _WORDS.get(stored.data.dtype, str(stored.data.dtype).removeprefix("torch."))

@@ -1,0 +1,54 @@
+"""What a FLUX.1-Fill pipeline is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+
+from .latent_preview import LatentRgb
+
+FLUX_TEXT_LENGTHS = (512,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Components:
+    """What a FLUX.1-Fill pipeline is made of; every module is frozen and in eval mode.
+
+    Attributes:
+        scheduler_config: a fresh scheduler is made from it for every run.
+        text_lengths: the numbers of T5 tokens the transformer knows, ascending.
+        latent_rgb: shows latents while they are denoised; None for no previews.
+    """
+
+    transformer: FluxTransformer2DModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    text_encoder_2: T5EncoderModel
+    tokenizer: CLIPTokenizerFast
+    tokenizer_2: T5TokenizerFast
+    scheduler_config: Mapping[str, Any]
+    text_lengths: tuple[int, ...] = FLUX_TEXT_LENGTHS
+    latent_rgb: LatentRgb | None = None
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """What a diffusers Fill pipeline is made from, with a scheduler of its own."""
+        return {
+            "scheduler": FlowMatchEulerDiscreteScheduler.from_config(self.scheduler_config),
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+            "tokenizer": self.tokenizer,
+            "text_encoder_2": self.text_encoder_2,
+            "tokenizer_2": self.tokenizer_2,
+            "transformer": self.transformer,
+        }
+
+    def to(self, device: torch.device) -> Components:
+        """Moves the modules, in place, and returns itself."""
+        for module in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2):
+            module.to(device)
+        return self

@@ -1,0 +1,119 @@
+"""Products of 8-bit floats: both factors in E4M3, each of their rows with a scale of its own."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from .stored_weight import to_fp8
+
+Rows = tuple[Tensor, Tensor]  # E4M3 [rows, columns], float32 [rows, 1]; see quantise_rows
+
+# Below E4M3's largest number, 448: bf16 rounds the factor and the product up by 1/256 each.
+_LARGEST = 440.0
+_MULTIPLE = 16  # of which both sides of a weight have to be one
+_PROBE_ERROR = 0.01  # of the probe's product; bf16 rounds it by 0.002
+
+
+def quantise_rows(values: Tensor) -> Rows:
+    """[rows, columns] of bf16 or float32 as E4M3 and the scale of each row: values = data * scale.
+
+    One reduction and two passes, with nothing to clamp: not compiled, each pass costs a tenth of
+    the product it is for.
+    """
+    largest = torch.linalg.vector_norm(values, float("inf"), dim=-1, keepdim=True)
+    # a row of zeros stays one
+    factor = _LARGEST / largest.clamp(min=2 * _LARGEST / torch.finfo(values.dtype).max)
+    return (values * factor).to(torch.float8_e4m3fn), factor.float().reciprocal()
+
+
+def fits(shape: tuple[int, ...], dtype: torch.dtype = torch.float8_e4m3fn) -> bool:
+    """Whether a weight of this shape, held in this type, can be a factor."""
+    sides = len(shape) == 2 and all(side % _MULTIPLE == 0 for side in shape)
+    return sides and dtype == torch.float8_e4m3fn
+
+
+def row_scale(scale: Tensor | None, rows: int, device: torch.device) -> Tensor:
+    """A stored weight's scale, [] or [rows, 1] or None, as float32 [rows, 1]."""
+    if scale is None:
+        return torch.ones(rows, 1, device=device)
+    return scale.to(device, torch.float32).expand(rows, 1).contiguous()
+
+
+def multiply(left: Rows, data: Tensor, scale: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+    """The product of quantised rows and a weight, in the dtype of `like`.
+
+    Args:
+        left: [rows, in] and its scale.
+        data, scale: [out, in] of E4M3, and float32 [out, 1].
+        bias: [out], of the dtype of `like`, or None.
+    """
+    rows, row_scales = left
+    return torch._scaled_mm(
+        rows, data.t(), scale_a=row_scales, scale_b=scale.t(), bias=bias, out_dtype=like.dtype,
+        use_fast_accum=True,
+    )  # fmt: skip
+
+
+def matmul(values: Tensor, data: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A linear layer in 8 bits: [..., in] to [..., out].
+
+    Args:
+        values: bf16 or float32.
+        data, scale: the weight, E4M3 [out, in], and its scale: [], [out, 1] or None.
+        bias: [out] or None.
+    """
+    scales = row_scale(scale, len(data), data.device)
+    bias = None if bias is None else bias.to(values.dtype)
+    product = multiply(quantise_rows(values.flatten(0, -2)), data, scales, bias, values)
+    return product.unflatten(0, values.shape[:-1])
+
+
+class QuantisedOnce:
+    """The last tensor that was quantised: to_q, to_k, to_v and proj_mlp get the very same one, one
+    after another. Nobody may write into a tensor between two of its uses.
+    """
+
+    def __init__(self) -> None:
+        self._values: Tensor | None = None  # held, so that no other tensor takes its place
+        self._rows: Rows | None = None
+
+    def rows(self, values: Tensor) -> Rows:
+        """[..., columns] as quantised rows."""
+        if torch.compiler.is_compiling():  # the compiler finds what is computed twice
+            return quantise_rows(values.flatten(0, -2))
+        if self._rows is None or values is not self._values:
+            self.clear()
+            self._values, self._rows = values, quantise_rows(values.flatten(0, -2))
+        return self._rows
+
+    def clear(self, *_: object) -> None:
+        """Lets go of it; takes what a hook is given."""
+        self._values = self._rows = None
+
+
+@functools.cache
+def can_multiply(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether the device multiplies 8-bit floats into this type, and right: by a small product.
+    False off CUDA.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for the small product.
+    """
+    if device.type != "cuda":
+        return False
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(32, 64, generator=generator).to(device, dtype)
+    weight = to_fp8(torch.randn(48, 64, generator=generator).to(device))
+    rows, scales = quantise_rows(values)
+    try:
+        product = matmul(values, weight.data, weight.scale, None)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError):  # torch's words for a card, or a library, without it
+        return False
+    expected = (rows.float() * scales) @ weight.dense(torch.float32).t()
+    error = (product.float() - expected).norm() / expected.norm()
+    return bool(error < _PROBE_ERROR)

@@ -1,0 +1,1 @@
+"""Files: uploads, downloads from URLs, expiry, decoding."""

@@ -1,0 +1,1 @@
+"""All that imports comfy_api, folder_paths or server: nodes, progress, model folders, routes."""

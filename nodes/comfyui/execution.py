@@ -1,0 +1,58 @@
+"""Runs a node's work where it belongs: on ComfyUI's own thread, or on one that waits for fal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from ..backends import auto_backend, resolve_backend
+from ..canvas.options import CanvasOptions
+from ..config.preferences import load
+from ..contracts import Backend, BackendSpec, ProgressSink
+from .local_models import auto_spec
+from .progress import NodeProgress
+from .user_folder import user_folder
+
+T = TypeVar("T")
+
+
+async def run_node(
+    node_id: str, spec: BackendSpec | None, work: Callable[[Backend, ProgressSink], T]
+) -> T:
+    """What `work` makes on the backend a node asks for.
+
+    Local work stays on ComfyUI's thread, which owns the GPU. Remote work waits on a thread of its
+    own, so that other nodes of the graph run meanwhile.
+    """
+    folder, progress = user_folder(), NodeProgress(node_id)
+    if spec is None:
+        spec, note = auto_backend(folder, *auto_spec())
+        progress.status(note)
+    backend = resolve_backend(spec, folder)
+    if not backend.capabilities.remote:
+        return work(backend, progress)
+    return await in_thread(progress, lambda: work(backend, progress))
+
+
+def chosen_canvas(connected: CanvasOptions | None) -> CanvasOptions | None:
+    """What is connected, else what the user set for this machine; None for a task's defaults."""
+    return connected or load(user_folder()).canvas
+
+
+async def in_thread(progress: NodeProgress, work: Callable[[], T]) -> T:
+    """What `work` makes, on another thread. If another node fails or is interrupted, ComfyUI drops
+    this one; the thread hears of it, cancels its jobs and ends.
+    """
+
+    def without_gradients() -> T:  # ComfyUI's own mode, which each thread has to enter
+        with torch.inference_mode():
+            return work()
+
+    try:
+        return await asyncio.to_thread(without_gradients)
+    except asyncio.CancelledError:
+        progress.stop()
+        raise

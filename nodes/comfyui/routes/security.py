@@ -1,0 +1,142 @@
+"""What a route takes from a browser, and how it says no: always JSON, always in words."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from aiohttp import web
+
+from ...errors import InputError, JournalError, OneRewardError, RemoteError
+
+LARGEST = 64 * 1024
+OWN_PAGE = ("same-origin", "none")  # what a browser says of its own page, and of a typed address
+# A proxy names the machine it speaks for; then the one that we see is not the one that asks.
+SPEAKS_FOR_ANOTHER = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[str, Any]:
+    """The JSON object of a POST that a page of this ComfyUI, or a program, sent.
+
+    Args:
+        this_machine_only: nobody but who sits at the machine that ComfyUI runs on may ask.
+
+    Raises:
+        web.HTTPException: with JSON {"error": words}. 415: not sent as application/json, which a
+            form of another site could be; 403: sent by another site's page, or from another
+            machine where this one is asked for; 400: no JSON object, or more than 64 KB.
+    """
+    if request.content_type != "application/json":
+        raise _no(web.HTTPUnsupportedMediaType, "Send JSON, as Content-Type application/json.")
+    if not _from_own_page(request):
+        raise _no(web.HTTPForbidden, "This was sent by a page of another site. Use ComfyUI's own.")
+    if this_machine_only:
+        _check_machine(request)
+    return _object(await _read(request))
+
+
+def refusal(error: Exception | str, status: int = 400, input: str | None = None) -> web.Response:
+    """An answer that says what was wrong; `input` names the node's input at fault."""
+    said = {"error": str(error)} | ({} if input is None else {"input": input})
+    return web.json_response(said, status=status)
+
+
+async def answer(work: Callable[[], object]) -> web.Response:
+    """What `work` returns, as JSON, or the error that the pack raised on purpose, in words. The
+    work is done on a thread of its own.
+    """
+    try:
+        return web.json_response(await asyncio.to_thread(work))
+    except OneRewardError as error:
+        status = 502 if isinstance(error, RemoteError) else 400
+        return refusal(error, 500 if isinstance(error, JournalError) else status)
+
+
+def text_of(body: Mapping[str, object], name: str) -> str:
+    """The text in the one field that a body may hold.
+
+    Raises:
+        InputError: there is another field or value. The words do not show the value.
+    """
+    value = body.get(name)
+    if set(body) != {name} or not isinstance(value, str):
+        raise InputError(f'The body is not {{"{name}": text}}. Send that, and nothing else.')
+    return value
+
+
+def is_here(request: web.Request) -> bool:
+    """Whether it comes from this machine itself, and by this machine's own name: a site that
+    points its name at 127.0.0.1 gets a visitor's browser to ask from here, too.
+    """
+    if any(name in request.headers for name in SPEAKS_FOR_ANOTHER):
+        return False
+    named = _split(f"//{request.host}")
+    return named is not None and _is_loopback(request.remote) and _is_loopback(named.hostname)
+
+
+def _check_machine(request: web.Request) -> None:
+    if not is_here(request):
+        words = "This works on the machine that ComfyUI runs on alone. Open it there, as "
+        raise _no(web.HTTPForbidden, f"{words}http://127.0.0.1 with its port.")
+
+
+def _from_own_page(request: web.Request) -> bool:
+    """True for programs as well, which name no origin: no page can make one ask."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGE:
+        return False
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return True
+    parts = _split(origin)
+    return parts is not None and parts.netloc.lower() == request.host.lower()
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:  # brackets that hold no address
+        return None
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return False
+    # Listening on all addresses, a machine may see itself as ::ffff:127.0.0.1.
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address.is_loopback or bool(mapped and mapped.is_loopback)
+
+
+async def _read(request: web.Request) -> bytes:
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(LARGEST):
+        data += chunk
+        if len(data) > LARGEST:
+            words = f"This is more than {LARGEST // 1024} KB. Send less."
+            raise _no(web.HTTPBadRequest, words)
+    return bytes(data)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data.decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError):  # the words of the error would show the body
+        raise _no(web.HTTPBadRequest, "This is no JSON. Send a JSON object.") from None
+    if not isinstance(body, dict):
+        raise _no(web.HTTPBadRequest, "This is no JSON object. Send one, in {}.")
+    return body
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _no(kind: type[web.HTTPException], words: str) -> web.HTTPException:
+    return kind(text=json.dumps({"error": words}), content_type="application/json")

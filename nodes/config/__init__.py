@@ -1,0 +1,1 @@
+"""The user's settings on disk: the key and the preferences. Paths are handed in."""

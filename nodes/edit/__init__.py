@@ -1,0 +1,1 @@
+"""One edit from mask to pasted picture; knows no ComfyUI."""

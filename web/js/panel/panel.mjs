@@ -1,0 +1,218 @@
+// The panel on a task node: the plan before a run, the result after it, and one line of words.
+
+import { setBadge } from "./badge.mjs"
+import { redraw } from "../lib/comfy.mjs"
+import { CompareView } from "../compare/view.mjs"
+import { button, el, useStyle } from "../lib/dom.mjs"
+import { errorWords } from "./error_text.mjs"
+import { ExtendFrame } from "../plan/extend_frame.mjs"
+import { openFullSize } from "../compare/full_size.mjs"
+import { PlanFollower } from "../plan/follower.mjs"
+import { PlanView } from "../plan/view.mjs"
+import { RunState } from "./run_state.mjs"
+import { viewUrl } from "../lib/server.mjs"
+
+const TASKS = ["OneRewardFill", "OneRewardRemove", "OneRewardExtend", "OneRewardText"]
+const EXTEND = "OneRewardExtend"
+const WIDGET = "onereward_panel"
+const EMPTY_HEIGHT = 44 // px on the graph
+const OPEN_HEIGHT = 280
+const GROWS = "widget-expands" // a class of ComfyUI's: such widgets share what height a node has left
+const KEPT = "Nothing changed since the last run, so ComfyUI kept its result and told the page nothing. "
+  + "Change the seed to see one here."
+const PLAN = "plan"
+const RESULT = "result"
+
+/** Whether a node of the graph gets a panel. */
+export function isTaskNode(node) {
+  return TASKS.includes(node.comfyClass)
+}
+
+/** A node's panel; it lives as long as the node. */
+export class NodePanel {
+  #node
+  #line = el("div", { class: "or-line", role: "status" })
+  #chip = el("span", { class: "or-chip" })
+  #stage = el("div", { class: "or-stage" })
+  #tabs = {}
+  #plan
+  #compare = new CompareView({ onFullSize: openFullSize })
+  #follower
+  #open = false
+  #placed = false
+  #passing = false // what the line says is over once there is a plan
+
+  constructor(node) {
+    useStyle("theme.css")
+    useStyle("panel.css")
+    this.#node = node
+    const extend = node.comfyClass === EXTEND
+    this.#plan = extend ? new ExtendFrame({ onChange: (text) => this.#extendTo(text) }) : new PlanView()
+    this.runs = new RunState(node, (news) => this.#hear(news))
+    this.#follower = new PlanFollower(node, {
+      changed: () => this.#changed(),
+      plan: (reply, picture, moved) => this.#planned(reply, picture, moved),
+      unknown: (words) => this.#hint(words),
+      fail: (error) => this.#refused(error),
+    })
+    this.#mount(extend)
+    const { onExecuted } = node
+    node.onExecuted = (output) => {
+      onExecuted?.call(node, output)
+      this.#finished(output)
+    }
+  }
+
+  /** Whether the node is in no graph any more; making a subgraph of it does not say so. */
+  get gone() {
+    this.#placed ||= Boolean(this.#node.graph) // not yet, between its making and its placing
+    return this.#placed && !this.#node.graph
+  }
+
+  /** Ask for the plan again if something that it depends on has changed. */
+  look() {
+    if (!this.runs.running && !this.#node.flags?.collapsed) this.#follower.look()
+  }
+
+  #mount(extend) {
+    const tabs = [this.#tab(PLAN, extend ? "Frame" : "Plan"), this.#tab(RESULT, "Result")]
+    this.element = el(
+      "div",
+      { class: `onereward or-panel or-empty ${GROWS}` },
+      el("div", { class: "or-head" }, el("div", { class: "or-tabs", role: "tablist" }, ...tabs), this.#chip),
+      this.#stage,
+      this.#line,
+    )
+    this.#tabs[RESULT].disabled = true
+    this.#select(PLAN)
+    const widget = this.#node.addDOMWidget(WIDGET, "onereward", this.element, {
+      serialize: false, // in the prompt
+      hideOnZoom: false,
+      getMinHeight: () => (this.#open ? OPEN_HEIGHT : EMPTY_HEIGHT),
+    })
+    widget.serialize = false // in the workflow
+  }
+
+  #tab(name, text) {
+    const keydown = (event) => this.#keys(event)
+    const tab = button(text, text, () => this.#select(name), { role: "tab", keydown })
+    this.#tabs[name] = tab
+    return tab
+  }
+
+  #keys(event) {
+    if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return
+    event.preventDefault()
+    event.stopPropagation()
+    const other = this.#tabs[event.key === "ArrowLeft" ? PLAN : RESULT]
+    if (other.disabled) return
+    other.click()
+    other.focus()
+  }
+
+  #select(name) {
+    for (const [key, tab] of Object.entries(this.#tabs)) tab.setAttribute("aria-selected", key === name)
+    const view = name === PLAN ? this.#plan : this.#compare
+    if (this.#stage.firstChild !== view.element) this.#stage.replaceChildren(view.element)
+  }
+
+  /** Room for a picture, from the first one on. */
+  #unfold() {
+    if (this.#open) return
+    this.#open = true
+    this.element.classList.remove("or-empty")
+    const node = this.#node
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+    redraw()
+  }
+
+  /** The user changed something, or tries again: an error about the old state is over. */
+  #changed() {
+    if (this.#line.classList.contains("or-error")) this.#say("")
+  }
+
+  /** What the panel says as long as it has nothing better to say. */
+  #hint(words) {
+    if (this.#line.textContent && !this.#passing) return
+    this.#say(words)
+    this.#passing = true
+  }
+
+  #planned(reply, picture, moved) {
+    this.#unfold()
+    this.#plan.show(reply, picture)
+    if (this.#passing) this.#say("")
+    if (!moved) return
+    this.#select(PLAN)
+    this.#badge(badgeOf(reply))
+  }
+
+  #refused(error) {
+    this.#plan.fail({ message: "" }) // the line says it
+    this.#fail(error.message, error.input)
+    this.#passing = true
+  }
+
+  #extendTo(text) {
+    const widget = this.#node.widgets.find(({ name }) => name === "extend_to")
+    widget.value = text
+    widget.callback?.(text)
+    this.#follower.look()
+  }
+
+  #hear({ text, error, live, begun, kept }) {
+    if (begun) this.#changed()
+    if (kept && this.#tabs[RESULT].disabled) this.#say(KEPT)
+    if (live) {
+      this.#unfold()
+      this.#select(RESULT)
+    }
+    if (live !== undefined) this.#compare.preview(live)
+    if (error) this.#fail(error)
+    else if (text !== undefined) this.#say(text)
+  }
+
+  #finished(output) {
+    const [shown] = output?.onereward ?? []
+    if (!shown) return
+    this.runs.finished()
+    this.#unfold()
+    this.#compare.show(shown.pairs.map(links), { caption: `${shown.size[0]} x ${shown.size[1]}` })
+    this.#tabs[RESULT].disabled = false
+    this.#select(RESULT)
+    this.#say(shown.summary)
+    this.#badge(shown.badge)
+    this.#follower.again()
+  }
+
+  #say(words) {
+    this.#passing = false
+    this.#line.classList.remove("or-error")
+    this.#line.replaceChildren(words)
+    this.#line.title = words
+  }
+
+  #fail(message, input) {
+    this.#passing = false
+    this.#line.classList.add("or-error")
+    this.#line.replaceChildren(...errorWords(this.#node, message, input))
+    this.#line.title = message
+  }
+
+  #badge(text) {
+    this.#chip.textContent = text
+    this.#chip.title = text
+    setBadge(this.#node, text)
+  }
+}
+
+function badgeOf({ kind, backend, price }) {
+  if (kind === "preview") return `${backend}: not OneReward`
+  if (price == null) return backend
+  return `${backend}: ${price === 0 ? "free" : `about $${price.toFixed(3)}`}`
+}
+
+function links({ before, after, outline, seed, flagged }) {
+  const label = flagged ? `seed ${seed}, refused: this is the input` : `seed ${seed}`
+  return { before: viewUrl(before), after: viewUrl(after), outline: viewUrl(outline), label }
+}
