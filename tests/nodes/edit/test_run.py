@@ -17,7 +17,8 @@ from onereward_pack.nodes.canvas.extend import ANCHORS, margins
 from onereward_pack.nodes.canvas.options import REGION_CHOICES, CanvasOptions
 from onereward_pack.nodes.canvas.sizes import parse_extend
 from onereward_pack.nodes.contracts import EditRecipe, EditResult, EditTask
-from onereward_pack.nodes.edit.run import default_canvas, edit, extend
+from onereward_pack.nodes.edit.plan import default_canvas
+from onereward_pack.nodes.edit.run import edit, extend
 from onereward_pack.nodes.errors import (
     ContentPolicyError,
     InputError,
