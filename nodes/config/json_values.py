@@ -111,7 +111,7 @@ def _fields(kind: type[Any], place: Sequence[str | int]) -> list[str]:
     for name in place:
         hint = typing.get_type_hints(kind)[str(name)]
         inner: tuple[Any, ...] = typing.get_args(hint) or (hint,)
-        [kind] = filter(dataclasses.is_dataclass, inner)
+        [kind] = (k for k in inner if hasattr(k, "__dataclass_fields__"))
     return [field.name for field in dataclasses.fields(kind)]
 
 
