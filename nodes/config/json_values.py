@@ -100,6 +100,8 @@ def _sentence(error: Mapping[str, Any], kind: type[Any], name: str) -> str:
     if fault in NO_LIST or (place and isinstance(place[-1], int)):
         usual = json.dumps(getattr(kind, str(place[0]), []))
         return f"{place[0]} is no list of words. Use one such as {usual}."
+    if fault == "missing":
+        return f"{field} is missing. Give it."
     value = json.dumps(error["input"])[:40]
     if fault in REMEDIES:
         return f"{field} is {value}. Use {REMEDIES[fault]}."
