@@ -18,6 +18,8 @@ ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
+MAX_SEED = 2**64 - 1
+MEGAPIXEL = 1024 * 1024  # pixels
 FROM_CACHE = "from cache"  # the note of a result that was kept from an earlier run
 
 
@@ -122,6 +124,10 @@ class Capabilities:
     images_per_run: int | None = None
     prompt_embeddings: bool = False
     note: str = ""
+
+
+# FLUX.1-Fill was trained up to a megapixel; every backend that runs it, fal's too, is given this.
+FLUX_CAPABILITIES = Capabilities(max_pixels=MEGAPIXEL, min_side=512, max_aspect=4.0)
 
 
 class ProgressSink(Protocol):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from ...nodes.contracts import NEGATIVE_PROMPT
-from ..pipeline.validation import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from ...nodes.contracts import MAX_SEED, NEGATIVE_PROMPT
+from ..pipeline.validation import MAX_GUIDANCE, MAX_STEPS
 from . import errors
 from .messages import Answer
 
