@@ -145,7 +145,7 @@ def sigmas_for(request: EditRequest) -> Tensor:
     return torch.cat((sigmas, sigmas.new_zeros(1))).float()
 
 
-class FluxTimes(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):  # type: ignore[misc]
+class FluxTimes(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
     """How FLUX was trained, whatever ModelSampling node the MODEL went through."""
 
 

@@ -33,7 +33,7 @@ from .job_result import Kept
 from .job_store import Journal
 from .pricing import Price, ask_price
 from .schemas import check_request_id, job_key
-from .spend_limits import check_cap, how_to_lift
+from .spend_limits import check_limit, how_to_lift, limits_of
 
 CHOICES = {
     "output_format": ("png", "jpeg"),
@@ -109,7 +109,7 @@ class FalBackend:
             progress.status(f"{self.name}: {size}, price unknown")
             return
         estimate = sum(self._price.of(each) for each in pixels)
-        self._check_caps(estimate)
+        self._check_limits(estimate)
         cost = f"about ${estimate:.3f}" if estimate else "free"
         progress.status(f"{self.name}: {size}, {cost}")
 
@@ -127,7 +127,7 @@ class FalBackend:
             if estimate is None:
                 self._refuse_unknown_price(bool(pixels))
             else:
-                self._check_caps(estimate)
+                self._check_limits(estimate)
         except InputError as error:
             return estimate, str(error)
         return estimate, ""
@@ -195,9 +195,10 @@ class FalBackend:
     def _runner(self, client: FalClient) -> JobRunner:
         return JobRunner(client, self._journal, self._spec, self._run_id, self._price)
 
-    def _check_caps(self, estimate: float) -> None:
-        check_cap("run", self._journal.spent(run=self._run_id), estimate, self._spec.run_cap)
-        check_cap("session", self._journal.spent(), estimate, self._spec.session_cap)
+    def _check_limits(self, estimate: float) -> None:
+        limits = limits_of(self._spec)
+        check_limit("run", self._journal.spent(run=self._run_id), estimate, limits.run)
+        check_limit("session", self._journal.spent(), estimate, limits.session)
 
     def _ask_price(self, progress: ProgressSink, limit: float | None = None) -> Price | None:
         known = self._journal.price(self._server.queue_url, PRICE_AGE)
