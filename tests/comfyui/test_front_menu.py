@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 import requests
-from comfy_browser import READY, FrontEnd
+from comfy_browser import READY, FrontEnd, each_front_end
 from comfy_server import PACK, ComfyUI
 from fakes.fal_server import FalServer
 from make_locales import english
@@ -218,6 +218,7 @@ def test_extend_opens_no_mask_editor_and_runs_as_added(front: FrontEnd, fal: Fal
     assert front.complaints == []
 
 
+@each_front_end
 def test_the_command_without_a_picture_selected_says_what_to_do(front: FrontEnd) -> None:
     open_pictures(front, LOAD_IMAGE)
     front.page.evaluate("() => app.canvas.deselectAll()")
@@ -228,6 +229,7 @@ def test_the_command_without_a_picture_selected_says_what_to_do(front: FrontEnd)
     assert front.complaints == []
 
 
+@each_front_end
 @pytest.mark.parametrize("path", sorted(PACK.glob("subgraphs/*.json")), ids=lambda path: path.stem)
 def test_a_blueprint_is_found_by_the_search_and_runs(
     front: FrontEnd, fal: FalServer, path: Any
@@ -251,6 +253,7 @@ def test_a_blueprint_is_found_by_the_search_and_runs(
     assert front.complaints == []
 
 
+@each_front_end
 def test_the_help_button_of_a_node_shows_our_page_and_its_picture(front: FrontEnd) -> None:
     open_pictures(front, LOAD_IMAGE)
     edit(front, "Extend the picture")
@@ -264,6 +267,7 @@ def test_the_help_button_of_a_node_shows_our_page_and_its_picture(front: FrontEn
     front.complaints.clear()
 
 
+@each_front_end
 def test_in_chinese_name_tooltip_and_help_are_chinese(front: FrontEnd) -> None:
     words = json.loads((PACK / "locales/zh/nodeDefs.json").read_text("utf-8"))["OneRewardExtend"]
     with setting(front, "Comfy.Locale", "zh", "en"):
