@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from comfy_graph import Graph
 from comfy_server import PACK_FOLDER, RUN_LIMIT, ComfyUI
-from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Response, expect, sync_playwright
 
 # The front ends that the pack is for, in each of their two renderers.
 FRONTS = [
@@ -26,6 +26,7 @@ FRONTS = [
 each_front_end = pytest.mark.parametrize(
     "front", FRONTS[:2], indirect=True, ids=" ".join, scope="module"
 )
+expect.set_options(timeout=60_000)  # ms; the machine may be busy
 BANNER_OFF = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
