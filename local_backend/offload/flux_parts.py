@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import nn
+from transformers import CLIPTextModel, T5EncoderModel
 
 from ...nodes.errors import CheckpointError
 from ..acceleration.adaln_table import ModulationTable, modulation_names
@@ -35,10 +38,10 @@ class FluxParts:
         stored: the precision of the transformer's file, such as "bf16" or "GGUF".
     """
 
-    transformer: ModelPart
-    t5: ModelPart
-    clip: ModelPart
-    vae: ModelPart
+    transformer: ModelPart[FluxTransformer2DModel]
+    t5: ModelPart[T5EncoderModel]
+    clip: ModelPart[CLIPTextModel]
+    vae: ModelPart[AutoencoderKL]
     table: ModulationTable
     layers: Mapping[str, nn.Linear]
     stored: str
@@ -48,10 +51,10 @@ class FluxParts:
 class FluxFiles:
     """The four models' files, opened: modules without weights, and where these lie."""
 
-    transformer: ModelFile
-    t5: ModelFile
-    clip: ModelFile
-    vae: ModelFile
+    transformer: ModelFile[FluxTransformer2DModel]
+    t5: ModelFile[T5EncoderModel]
+    clip: ModelFile[CLIPTextModel]
+    vae: ModelFile[AutoencoderKL]
 
 
 def open_files(files: ModelFiles) -> FluxFiles:
@@ -98,9 +101,9 @@ def _check_widths(opened: FluxFiles) -> None:
     config = opened.transformer.module.config
     vae = opened.vae.module.config
     pairs = (
-        ("T5 encoder", opened.t5.module.config.d_model, config.joint_attention_dim),
-        ("CLIP encoder", opened.clip.module.config.hidden_size, config.pooled_projection_dim),
-        ("VAE", 4 * vae.latent_channels, config.out_channels or config.in_channels),
+        ("T5 encoder", opened.t5.module.config.d_model, config["joint_attention_dim"]),
+        ("CLIP encoder", opened.clip.module.config.hidden_size, config["pooled_projection_dim"]),
+        ("VAE", 4 * vae["latent_channels"], config["out_channels"] or config["in_channels"]),
     )
     for name, given, wanted in pairs:
         if given != wanted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Generic
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxAttention
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from ..checkpoints.load import ModelFile
 from ..checkpoints.lora import Lora
+from ..checkpoints.module_weights import Model_co
 from ..quantization.fused_qkv import FusedAttention, can_fuse
 from ..quantization.stored_weight import Stored
 from .block_streaming import BlockStreamer, Contents, HostBlocks, StreamedBlock
@@ -26,7 +28,7 @@ from .part_weights import PartWeights
 from .residency import PartSizes, Residency
 
 
-class ModelPart:
+class ModelPart(Generic[Model_co]):
     """A model that can be loaded and unloaded.
 
     Attributes:
@@ -43,7 +45,7 @@ class ModelPart:
 
     def __init__(
         self,
-        file: ModelFile,
+        file: ModelFile[Model_co],
         dtype: torch.dtype,
         *,
         block_lists: Sequence[str] = (),

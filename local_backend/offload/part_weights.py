@@ -35,7 +35,7 @@ class PartWeights:
 
     def __init__(
         self,
-        file: ModelFile,
+        file: ModelFile[nn.Module],
         dtype: torch.dtype,
         *,
         block_lists: Sequence[str],

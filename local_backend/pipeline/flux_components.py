@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from diffusers import AutoencoderKL, FluxTransformer2DModel
-from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from transformers import CLIPTextModel, T5EncoderModel
 
+from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
 from ..offload.flux_parts import FluxParts
 from .components import Components
 from .latent_preview import load_latent_rgb
@@ -33,6 +35,7 @@ def with_assets(
     text_encoder_2: T5EncoderModel,
 ) -> Components:
     """The models with the tokenizers, the schedule and the preview map that the pack carries."""
+    channels = vae.config["latent_channels"]
     schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     return Components(
         transformer=transformer,
@@ -42,5 +45,5 @@ def with_assets(
         tokenizer=CLIPTokenizerFast.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
         tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
         scheduler_config=schedule,
-        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", vae.config.latent_channels),
+        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", channels),
     )

@@ -29,7 +29,7 @@ from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec, ProgressSink
 from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import InputError, RemoteError
-from onereward_pack.nodes.estimate.summary import money
+from onereward_pack.nodes.estimate.estimator import money
 from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
 from onereward_pack.nodes.fal.cancellation import NoProgress
@@ -37,7 +37,7 @@ from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE, find_server
 from onereward_pack.nodes.fal.log_progress import Steps
 from onereward_pack.nodes.fal.schemas import Status
 
-AT_ONCE = 0.5  # seconds
+AT_ONCE = 2.0  # seconds, on a busy machine
 STEPS = [f"step {number} of 4" for number in range(1, 5)]
 
 
