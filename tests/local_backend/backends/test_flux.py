@@ -314,7 +314,7 @@ def test_half_a_lora_never_stays(
     request = make_request()
     plain = machine.paint(request)
     part = machine.part("transformer")
-    layers = part._lora_layers
+    layers = part._lora._layers
     failures = iter([True])
 
     def too_many() -> Iterator[object]:
@@ -323,7 +323,7 @@ def test_half_a_lora_never_stays(
                 raise torch.OutOfMemoryError("no room for the third layer")
             yield layer
 
-    monkeypatch.setattr(part, "_lora_layers", too_many)
+    monkeypatch.setattr(part._lora, "_layers", too_many)
     machine.backend = LocalBackend(replace(files, lora=path), NAME)
     with_lora = machine.paint(request)
     assert machine.card.recovered == 1

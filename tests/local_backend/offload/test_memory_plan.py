@@ -67,7 +67,7 @@ def test_each_card_gets_its_plan(gib: int, precision: str, words: str) -> None:
 
 def test_the_largest_cards_keep_what_the_table_is_made_from() -> None:
     plans = [choose_plan(SIZES, card(gib), "auto", tile=False) for gib in (48, 24)]
-    assert [plan is not None and plan.transformer.keep for plan in plans] == [True, False]
+    assert [plan is not None and plan.transformer.hold_left_out for plan in plans] == [True, False]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
