@@ -11,7 +11,7 @@ from ..acceleration.masked_token_attention import kv_cache_bytes, token_sets
 from .flux_parts import FluxParts
 from .memory_plan import VramEstimate
 
-TEXT_TOKENS = 512
+TEXT_TOKENS = 512  # of T5, to which FLUX's prompts are padded
 _VAE_BYTES_PER_PIXEL = (
     2460  # a decoder of 128 channels in 16 bits: +2.4 GiB at 1024x1024 on an H100
 )

@@ -16,9 +16,10 @@ from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
 from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
+from ..offload.vram_estimate import TEXT_TOKENS
 from .latent_preview import LatentRgb
 
-FLUX_TEXT_LENGTHS = (512,)
+FLUX_TEXT_LENGTHS = (TEXT_TOKENS,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
