@@ -37,14 +37,14 @@ def fastest(
     Raises:
         torch.OutOfMemoryError: there is no memory for four tensors of that shape.
     """
-    times = measured(device, dtype, heads, head_dim, tokens)
+    times = timings(device, dtype, heads, head_dim, tokens)
     if not times:
         return None
     best = min(times, key=lambda name: times[name])
     return best if best in BACKENDS and times[best] < _WORTH * times[DEFAULT] else None
 
 
-def measured(
+def timings(
     device: torch.device, dtype: torch.dtype, heads: int, head_dim: int, tokens: int
 ) -> Mapping[str, float]:
     """Milliseconds of each backend that the device can run, and of torch's own choice, "default".
@@ -55,7 +55,7 @@ def measured(
     return _measure(device, dtype, heads, head_dim, -(-tokens // _TOKENS) * _TOKENS)
 
 
-def chosen(name: str | None) -> AbstractContextManager[None]:
+def use_backend(name: str | None) -> AbstractContextManager[None]:
     """Attention runs on this one of BACKENDS inside, where it can; None: as torch chooses."""
     if name is None:
         return nullcontext()
@@ -63,7 +63,7 @@ def chosen(name: str | None) -> AbstractContextManager[None]:
     return sdpa_kernel([BACKENDS[name], SDPBackend.MATH])
 
 
-def said(times: Mapping[str, float], name: str | None) -> str:
+def describe(times: Mapping[str, float], name: str | None) -> str:
     """What was chosen, and by how much, for the user."""
     if not times:
         return "attention: this device has one kind only"

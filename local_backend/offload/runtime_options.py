@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...nodes.contracts import ProgressSink
-from ..acceleration.attention_backend import chosen, fastest, measured, said
+from ..acceleration.attention_backend import describe, fastest, timings, use_backend
 from ..acceleration.block_compile import CompiledBlocks
 from ..checkpoints.model_files import ModelFiles
 from ..quantization.fp8 import can_multiply
@@ -64,7 +64,7 @@ class RuntimeOptions:
     def running(self, tokens: int, progress: ProgressSink) -> Iterator[None]:
         """The transformer, loaded, runs inside; `tokens`: of the picture and of the text."""
         attention, compiling = self._attention(tokens), partial(progress.status, _COMPILING)
-        with chosen(attention), self._compiled.run(compiling):
+        with use_backend(attention), self._compiled.run(compiling):
             yield
 
     def _attention(self, tokens: int) -> str | None:
@@ -74,7 +74,7 @@ class RuntimeOptions:
         heads, width = config.num_attention_heads, config.attention_head_dim
         shape = (self._device, self._part.dtype, heads, width, tokens)
         name = fastest(*shape)
-        self._attention_notes = (said(measured(*shape), name),)
+        self._attention_notes = (describe(timings(*shape), name),)
         return name
 
     def _describe_fp8(self, precision: str, multiply: bool) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from onereward_pack.local_backend.acceleration import attention_backend
 from onereward_pack.local_backend.acceleration.attention_backend import (
-    chosen,
+    describe,
     fastest,
-    measured,
-    said,
+    timings,
+    use_backend,
 )
 from torch.backends import cuda
 from torch.nn.functional import scaled_dot_product_attention
@@ -30,9 +30,9 @@ def switches() -> tuple[bool, ...]:
 
 
 def test_a_processor_has_nothing_to_choose_from() -> None:
-    assert measured(CPU, torch.float32, 2, 32, 64) == {}
+    assert timings(CPU, torch.float32, 2, 32, 64) == {}
     assert fastest(CPU, torch.float32, 2, 32, 64) is None
-    assert said({}, None) == "attention: this device has one kind only"
+    assert describe({}, None) == "attention: this device has one kind only"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_fastest_is_taken_if_it_is_worth_it(
     times = TIMES | changes
     monkeypatch.setattr(attention_backend, "_measure", lambda *_: times)
     assert fastest(*SHAPE, 4608) == name
-    words = said(times, name)
+    words = describe(times, name)
     assert words.startswith(f"attention: {name or 'torch'}")
     assert f"default {times['default']:.2f}" in words
 
@@ -80,7 +80,7 @@ def test_each_kind_is_measured_that_the_card_can_run(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", [*attention_backend.BACKENDS, None])
 def test_the_choice_holds_inside_and_the_process_is_as_before(name: str | None) -> None:
     before = switches()
-    with pytest.raises(KeyboardInterrupt), chosen(name):
+    with pytest.raises(KeyboardInterrupt), use_backend(name):
         inside = switches()
         values = torch.randn(1, 2, 8, 16)
         scaled_dot_product_attention(values, values, values)  # still runs

@@ -199,14 +199,14 @@ def test_the_fastest_attention_is_measured_for_the_picture_s_size(
 ) -> None:
     asked, inside = [], []
     times = {"default": 1.0, "flash": 0.5}
-    monkeypatch.setattr(runtime_options, "measured", lambda *shape: times)
+    monkeypatch.setattr(runtime_options, "timings", lambda *shape: times)
     monkeypatch.setattr(
         runtime_options, "fastest", lambda *shape: asked.append(shape[1:]) or "flash"
     )
     monkeypatch.setattr(
         runtime_options,
-        "chosen",
-        lambda name: inside.append(name) or attention_backend.chosen(name),
+        "use_backend",
+        lambda name: inside.append(name) or attention_backend.use_backend(name),
     )
     notes = paint(files, attention="fastest").notes
     assert notes[1:] == ("attention: flash (flash 0.50, default 1.00 ms)",)
