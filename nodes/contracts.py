@@ -19,6 +19,7 @@ ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
 MAX_SEED = 2**64 - 1
+MAX_IMAGES = 16  # of one pair of picture and mask in an edit
 MEGAPIXEL = 1024 * 1024  # pixels
 FROM_CACHE = "from cache"  # the note of a result that was cached from an earlier run
 

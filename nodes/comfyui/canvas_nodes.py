@@ -16,7 +16,7 @@ from ..edit.plan import BatchSize, default_canvas, plan_edit
 from ..edit.report import crop_lines
 from ..edit.run import check_image
 from .execution import chosen_canvas, user_folder
-from .io_types import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
+from .io_types import CATEGORY, BackendSocket, CanvasSocket, advanced, image_input, mask_input
 from .local_models import auto_spec
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class OneRewardCanvas(io.ComfyNode):
                     default=False,
                     tooltip="Repaints what is not masked, default off. No hole is filled then.",
                 ),
-                folded(
+                advanced(
                     io.Combo.Input(
                         "alpha",
                         options=list(ALPHA_CHOICES),

@@ -55,7 +55,7 @@ async def run_node(
 
 
 def chosen_canvas(connected: CanvasOptions | None) -> CanvasOptions | None:
-    """What is connected, else what the user set for this machine; None for a task's defaults."""
+    """The connected canvas, else the user's for this machine; None for the task's defaults."""
     return connected or load(user_folder()).canvas
 
 

@@ -20,6 +20,7 @@ from ...config.json_values import parse
 from ...config.preferences import load
 from ...contracts import (
     ACCELERATION,
+    MAX_IMAGES,
     Backend,
     BackendSpec,
     EditTask,
@@ -33,6 +34,7 @@ from ...errors import InputError, OneRewardError, at_fault
 from ...estimate.estimator import EstimateRequest, NotKnownYet, PriceOf, estimate
 from ...estimate.inputs import last_run, picture_size, read_mask
 from ..execution import user_folder
+from ..io_types import CFG, STEPS
 from ..local_models import auto_spec
 from .security import json_body, refusal
 
@@ -47,7 +49,7 @@ BACKENDS: dict[str, type[BackendSpec]] = {
     "OneRewardModelBackend": ModelSpec,
 }
 SPEC_FIELDS = {"safety_checker": "enable_safety_checker"}  # the node's name, the spec's
-NUMBERS = {"steps": (1, 100), "cfg": (1.0, 20.0), "num_images": (1, 16)}
+NUMBERS = {"steps": STEPS, "cfg": CFG, "num_images": (1, MAX_IMAGES)}
 
 _TURNS = asyncio.Semaphore(AT_ONCE)
 _SILENT: dict[str, tuple[float, str]] = {}  # by server: until when, and its note instead

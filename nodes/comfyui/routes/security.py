@@ -26,7 +26,7 @@ async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[st
     """The JSON object of a POST that a page of this ComfyUI, or a program, sent.
 
     Args:
-        this_machine_only: nobody but who sits at the machine that ComfyUI runs on may ask.
+        this_machine_only: only requests from the machine that ComfyUI runs on are answered.
 
     Raises:
         web.HTTPException: with JSON {"error": text}. 415: not sent as application/json, which a
@@ -69,8 +69,10 @@ def one_text(kind: type[T], body: Mapping[str, object]) -> T:
 
 
 def is_here(request: web.Request) -> bool:
-    """Whether it comes from this machine itself, and by this machine's own name: a site that
-    points its name at 127.0.0.1 gets a visitor's browser to ask from here, too.
+    """Whether a request comes from this machine, and by this machine's own name.
+
+    The name counts against DNS rebinding: a site that points its own name at 127.0.0.1 makes a
+    visitor's browser ask from here.
     """
     if any(name in request.headers for name in SPEAKS_FOR_ANOTHER):
         return False
@@ -85,7 +87,9 @@ def _check_machine(request: web.Request) -> None:
 
 
 def _from_own_page(request: web.Request) -> bool:
-    """True for programs as well, which name no origin: no page can make one ask."""
+    """False for a page of another site (cross-site request forgery). True for programs, which name
+    no origin and which no page can make ask.
+    """
     if request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGE:
         return False
     origin = request.headers.get("Origin")
