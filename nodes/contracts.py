@@ -18,6 +18,7 @@ ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
+AUTO, NONE = "auto", "none"  # in a LocalSpec: the file that fits best; no file
 FROM_CACHE = "from cache"  # the note of a result that was kept from an earlier run
 
 
@@ -222,11 +223,11 @@ class LocalSpec(BackendSpec):
     """
 
     kind: str = "local"
-    transformer: str = "auto"
-    t5xxl: str = "auto"
-    clip_l: str = "auto"
-    vae: str = "auto"
-    lora: str = "none"
+    transformer: str = AUTO
+    t5xxl: str = AUTO
+    clip_l: str = AUTO
+    vae: str = AUTO
+    lora: str = NONE
     lora_strength: float = 1.0
     precision: str = "auto"
     compile: bool = False

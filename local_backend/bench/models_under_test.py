@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ...nodes.errors import InputError
-from ..backends.flux import LocalBackend, PreviewBackend
+from ..backends.flux import LocalBackend
+from ..backends.preview import PreviewBackend
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.select import find_models, installed_models
 from ..offload.devices import compute_dtype, empty_cache

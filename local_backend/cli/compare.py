@@ -20,7 +20,8 @@ from ...nodes.contracts import (
     ProgressSink,
 )
 from ...nodes.edit.run import Edit
-from ..backends.flux import LocalBackend, PreviewBackend
+from ..backends.flux import LocalBackend
+from ..backends.preview import PreviewBackend
 from ..checkpoints.select import find_models
 from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, place
 

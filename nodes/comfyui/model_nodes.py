@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
+from ..backends import find_files
+from ..contracts import ATTENTIONS, AUTO, NONE, PRECISIONS, LocalSpec, ModelSpec
+from . import model_folders
 from .io_types import CATEGORY, backend_output, folded
-from .local_models import AUTO, NONE, find_files
 from .model_folders import choices
 from .progress import NodeProgress
 
@@ -133,7 +134,7 @@ class OneRewardLocalBackend(io.ComfyNode):
             attention=attention,
         )  # fmt: skip
         # Now, so that what is wrong with a file is said at the node that names it.
-        NodeProgress(cls.hidden.unique_id).status(find_files(spec).words)
+        NodeProgress(cls.hidden.unique_id).status(find_files(spec, model_folders).summary)
         return io.NodeOutput(spec)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from aiohttp import web
 
-from ...backends import auto_backend, resolve_backend, resolve_fal
+from ...backends import auto_backend, auto_spec, resolve_backend, resolve_fal
 from ...config.preferences import load
 from ...contracts import Backend, BackendSpec, FalSpec
 from ...errors import OneRewardError
 from ...estimate.estimator import Foresight, NotYet, at_fault, make_plan
 from ...estimate.request import backend_spec, plan_request
-from ..local_models import auto_spec
+from .. import model_folders
 from ..user_folder import user_folder
 from .security import json_body, refusal
 
@@ -51,7 +51,7 @@ def _plan(body: Mapping[str, Any]) -> dict[str, Any]:
         spec, note = backend_spec(body), ""
         with at_fault("backend"):
             if spec is None:
-                spec, note = auto_backend(folder, *auto_spec())
+                spec, note = auto_backend(folder, *auto_spec(model_folders))
             backend, foresee = _resolve(spec)
         return make_plan(request, backend, spec.kind, foresee, [note])
 
@@ -60,7 +60,7 @@ def _resolve(spec: BackendSpec) -> tuple[Backend, Foresight | None]:
     """The backend, as a run would have it, and what it says of money if it costs any."""
     folder = user_folder()
     if not isinstance(spec, FalSpec):
-        return resolve_backend(spec, folder), None
+        return resolve_backend(spec, folder, model_folders), None
     fal = resolve_fal(spec, folder)
 
     def foresee(pixels: Sequence[int]) -> tuple[float | None, str]:

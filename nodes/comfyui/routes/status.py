@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...backends import describe_backend, server_choices
+from ...backends import auto_spec, describe_backend, no_onereward, server_choices
 from ...config import preferences
 from ...config.credentials import set_variables
 from ...errors import InputError
-from ..local_models import TRANSFORMER, auto_spec
-from ..model_folders import KINDS
+from .. import model_folders
 
 KEY_FORM = "A key that you save here goes into a file that you alone can read, on this machine."
 
@@ -21,9 +20,9 @@ def status(folder: Path) -> dict[str, Any]:
     backend, note, key, test: see describe_backend. local: {"ready", "words"}. key_form: {"usable",
     "words"}. servers: names. preferences: as stored, or null. trouble: what cannot be read.
     """
-    local, why_not = auto_spec()
+    local, why_not = auto_spec(model_folders)
     said: dict[str, Any] = dict(describe_backend(folder, local, why_not))
-    words = local.transformer if local else why_not or _no_model()
+    words = local.transformer if local else why_not or no_onereward(model_folders)
     said["local"] = {"ready": local is not None, "words": words}
     said["key_form"] = _key_form()
     trouble = []
@@ -38,14 +37,6 @@ def status(folder: Path) -> dict[str, Any]:
         said["preferences"] = None
         trouble.append(str(error))
     return {**said, "trouble": trouble}
-
-
-def _no_model() -> str:
-    kind = KINDS[TRANSFORMER.kind]
-    return (
-        f"There is no OneReward model in ComfyUI's models/{kind.folder} folder. Put one there, "
-        f"such as {TRANSFORMER.example} from {kind.source}."
-    )
 
 
 def _key_form() -> dict[str, Any]:
