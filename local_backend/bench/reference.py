@@ -46,7 +46,7 @@ class Reference:
     def __init__(self, components: Components, device: torch.device) -> None:
         """The components lie on the device."""
         self._device, self._text_lengths = device, components.text_lengths
-        self._flux = FluxFillPipeline(**components.pipeline_arguments())
+        self._flux: Any = FluxFillPipeline(**components.pipeline_arguments())
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -143,7 +143,7 @@ class Reference:
         vae = self._flux.vae
         latents = FluxFillPipeline._unpack_latents(latents, *request.image.shape[1:3], 8)
         latents = latents / vae.config.scaling_factor + vae.config.shift_factor
-        image = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        image: Tensor = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return image.to("cpu", torch.float32).contiguous()
 
     def _now(self) -> float:

@@ -77,18 +77,18 @@ def find_files(spec: LocalSpec, menus: ModelMenus) -> FoundFiles:
     _require(Family.FLUX_FILL, transformer)
     unsure = spec.transformer == AUTO and not TRANSFORMER.usual_name.search(whole.name)
     summary = [f"{whole.name} (no file says whether it is OneReward's)" if unsure else whole.name]
-    paths = {}
-    for part, name in ((T5, spec.t5xxl), (CLIP, spec.clip_l), (VAE, spec.vae)):
-        found = _find(part, name, whole, menus)
-        paths[part.folder] = found.path
-        summary.append(found.name)
+    t5 = _find(T5, spec.t5xxl, whole, menus)
+    clip = _find(CLIP, spec.clip_l, whole, menus)
+    vae = _find(VAE, spec.vae, whole, menus)
+    summary += [t5.name, clip.name, vae.name]
     lora = None if spec.lora == NONE else menus.locate("lora", spec.lora)
     if lora is not None:
         _require(Family.LORA, lora)
         summary.append(f"{spec.lora} x {spec.lora_strength:g}")
     files = ModelFiles(
-        transformer=transformer, **paths, lora=lora, lora_strength=spec.lora_strength,
-        precision=spec.precision, compile=spec.compile, attention=spec.attention,
+        transformer=transformer, text_encoder=clip.path, text_encoder_2=t5.path, vae=vae.path,
+        lora=lora, lora_strength=spec.lora_strength, precision=spec.precision,
+        compile=spec.compile, attention=spec.attention,
     )  # fmt: skip
     return FoundFiles(files, whole.name.rstrip("/"), ", ".join(summary))
 

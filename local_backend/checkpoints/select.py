@@ -247,7 +247,12 @@ def _pipeline_of(one: Candidate) -> Path | None:
 
 
 def _model_files(found: dict[PipelinePart, Path]) -> ModelFiles:
-    return ModelFiles(**{part.folder: path for part, path in found.items()})
+    return ModelFiles(
+        transformer=found[TRANSFORMER],
+        text_encoder=found[CLIP],
+        text_encoder_2=found[T5],
+        vae=found[VAE],
+    )
 
 
 def _stray(path: Path) -> str:
