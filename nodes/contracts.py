@@ -19,6 +19,8 @@ ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
 AUTO, NONE = "auto", "none"  # in a LocalSpec: the file that fits best; no file
+MAX_SEED = 2**64 - 1
+MEGAPIXEL = 1024 * 1024  # pixels
 FROM_CACHE = "from cache"  # the note of a result that was kept from an earlier run
 
 
@@ -123,6 +125,10 @@ class Capabilities:
     images_per_run: int | None = None
     prompt_embeddings: bool = False
     note: str = ""
+
+
+# FLUX.1-Fill was trained up to a megapixel; every backend that runs it, fal's too, is given this.
+FLUX_CAPABILITIES = Capabilities(max_pixels=MEGAPIXEL, min_side=512, max_aspect=4.0)
 
 
 class ProgressSink(Protocol):

@@ -22,9 +22,28 @@ Interruption is ComfyUI's own exception and stands outside this tree.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OneRewardError(Exception):
-    """Base of every error the pack raises on purpose."""
+    """Base of every error the pack raises on purpose.
+
+    Attributes:
+        input: the name of the node's input at fault, where one is known.
+    """
+
+    input: str | None = None
+
+
+@contextmanager
+def at_fault(input_name: str) -> Iterator[None]:
+    """Names the input at fault in an error that is raised inside and names none yet."""
+    try:
+        yield
+    except OneRewardError as error:
+        error.input = error.input or input_name
+        raise
 
 
 class InputError(OneRewardError, ValueError):

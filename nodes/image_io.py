@@ -226,7 +226,7 @@ def _check_values(picture: Image.Image, name: str) -> None:
 
 def _is_misread(picture: Image.Image) -> bool:
     """PIL reads 16 bits in uncompressed planes as one plane, and turns no 16-bit grey round."""
-    tags, names = picture.tag_v2, ExifTags.Base  # type: ignore[attr-defined]
+    tags, names = picture.tag_v2, ExifTags.Base  # type: ignore[attr-defined]  # of a TIFF
     bits = tags.get(names.BitsPerSample, 1)
     if max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
         return False

@@ -24,6 +24,7 @@ INSTALL = f'"{sys.executable}" "{ROOT / "install.py"}"'
 FLOORS = {
     "torch": "2.6.0",  # before, diffusers does not import
     "PIL": "10.1.0",  # before, the built-in font has no sizes
+    "pydantic": "2.4.0",  # before, a nested dataclass is not checked strictly; ComfyUI asks for 2.0
     "scipy": "1.11.3",  # before, some connected areas get no number
     "transformers": "4.50.0",
     "diffusers": "0.35.0",  # before, FLUX's attention is another class

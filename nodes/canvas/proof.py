@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .batch import pair_batches
-from .masks import blend_mask, fit_mask, painted_area
+from .masks import blend_mask, fit_mask, painted_area, pair_batches
 from .options import CanvasOptions
 from .seam import seam_step
 

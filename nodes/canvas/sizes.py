@@ -7,10 +7,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from ..contracts import MEGAPIXEL
 from ..errors import InputError
 
 SIDE_MIN, SIDE_MAX = 16, 16384
-MEGAPIXEL = 1024 * 1024
 MEGAPIXELS_MIN, MEGAPIXELS_MAX = 0.01, 64.0
 FACTOR_MAX = 16
 ASPECT_MAX = 16

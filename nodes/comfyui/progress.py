@@ -64,9 +64,10 @@ def _has_our_page() -> bool:
     not a program that knows ComfyUI's own previews alone.
     """
     server = PromptServer.instance
-    return feature_flags.supports_feature(
+    supported: bool = feature_flags.supports_feature(
         server.sockets_metadata, server.client_id, "supports_preview_metadata"
     )
+    return supported
 
 
 def _to_pil(picture: Tensor) -> Image.Image:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..canvas.crop_plan import CanvasPlan
+from ..canvas.crop_plan import CropPlan
 from ..canvas.options import ALPHA_FROM_BLEND
 from ..canvas.seam import SeamStep
-from ..canvas.sizes import MEGAPIXEL
-from ..contracts import FROM_CACHE, EditRecipe, EditResult
+from ..contracts import FROM_CACHE, MEGAPIXEL, EditRecipe, EditResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +32,7 @@ class Report:
         self._start = time.perf_counter()
         self._times: dict[str, float] = {}
         self._seams: list[SeamStep] = []
-        self._plans: Sequence[CanvasPlan] = ()
+        self._plans: Sequence[CropPlan] = ()
         self._results: dict[str, EditResult] = {}
         self._notes: dict[str, None] = {}  # a set that keeps its order
         self._remarks: list[str] = []
@@ -62,7 +61,7 @@ class Report:
     def add_seam(self, seam: SeamStep) -> None:
         self._seams.append(seam)
 
-    def add_plans(self, plans: Sequence[CanvasPlan]) -> None:
+    def add_plans(self, plans: Sequence[CropPlan]) -> None:
         self._plans = plans
 
     def add_note(self, note: str) -> None:
@@ -117,11 +116,11 @@ class Report:
         return "\n".join([*lines, f"time: {times}"])
 
 
-def _plan_lines(plan: CanvasPlan, index: int) -> list[str]:
+def _plan_lines(plan: CropPlan, index: int) -> list[str]:
     return [f"picture {index + 1}: {line}" for line in (*plan.notes, *crop_lines(plan))]
 
 
-def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> str:
+def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CropPlan]) -> str:
     """What to say where some of what is repainted cannot be seen; "" if all can.
 
     Args:
@@ -165,10 +164,10 @@ def _spend_line(results: Sequence[EditResult]) -> str:
 
 def _price(results: Sequence[EditResult]) -> str:
     cached = all(FROM_CACHE in result.notes for result in results)
-    return price_words([result.cost for result in results], cached)
+    return price_text([result.cost for result in results], cached)
 
 
-def price_words(costs: Sequence[float | None], cached: bool) -> str:
+def price_text(costs: Sequence[float | None], cached: bool) -> str:
     """What jobs cost together, US dollars each and None where the price is unknown."""
     known = [cost for cost in costs if cost is not None]
     unknown = len(costs) - len(known)
@@ -178,7 +177,7 @@ def price_words(costs: Sequence[float | None], cached: bool) -> str:
     return " and ".join(parts)
 
 
-def crop_lines(plan: CanvasPlan) -> list[str]:
+def crop_lines(plan: CropPlan) -> list[str]:
     """One line per crop: where it lies, how the model sees it, and what that costs in pixels."""
     lines = []
     for number, crop in enumerate(plan.crops, 1):

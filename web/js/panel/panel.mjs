@@ -1,6 +1,5 @@
 // The panel on a task node: the plan before a run, the result after it, and one line of words.
 
-import { setBadge } from "./badge.mjs"
 import { redraw } from "../lib/comfy.mjs"
 import { CompareView } from "../compare/view.mjs"
 import { button, el, useStyle } from "../lib/dom.mjs"
@@ -41,6 +40,7 @@ export class NodePanel {
   #open = false
   #placed = false
   #passing = false // what the line says is over once there is a plan
+  #badgeText = null
 
   constructor(node) {
     useStyle("theme.css")
@@ -199,10 +199,20 @@ export class NodePanel {
     this.#line.title = message
   }
 
+  /** In ComfyUI's badge above the node; where ComfyUI has none to offer, in the panel's own chip. */
   #badge(text) {
     this.#chip.textContent = text
     this.#chip.title = text
-    setBadge(this.#node, text)
+    const { badges } = this.#node
+    if (!window.LGraphBadge || !Array.isArray(badges)) return
+    const first = this.#badgeText === null
+    this.#badgeText = text
+    if (first) badges.push(() => this.#graphBadge())
+    redraw()
+  }
+
+  #graphBadge() {
+    return new window.LGraphBadge({ text: this.#badgeText, fgColor: "#fff", bgColor: "#3b5b7a" })
   }
 }
 

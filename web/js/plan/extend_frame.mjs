@@ -1,7 +1,7 @@
 // A frame round the picture that the artist drags to say how far it is extended.
 
 import { el, useStyle } from "../lib/dom.mjs"
-import { Detail, PlanWords, cropBoxes, fitted, place, setShape, showPicture } from "./parts.mjs"
+import { Detail, PlanWords, cropBoxes, fitted, place, setShape, showPicture } from "./view.mjs"
 import { SIDES, canvasOf, canvasWords, extendText, moved, sidesOf, sidesWords } from "./sides.mjs"
 import { makeHandles, tellHandles } from "./handles.mjs"
 
