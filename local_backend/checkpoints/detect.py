@@ -1,4 +1,7 @@
-"""What a file is, by the names and shapes in its header; never by its own name."""
+"""Detects what a model file is, by the names and shapes in its header, never by the file's name.
+
+The families are those a FLUX.1-Fill pipeline is made of; other known models are named for errors.
+"""
 
 from __future__ import annotations
 
@@ -111,9 +114,9 @@ def expect(files: TensorFiles, family: Family) -> None:
         raise wrong_family(files.path.name, words, family)
 
 
-def wrong_family(name: str, words: str, family: Family) -> CheckpointError:
-    """What to raise where a file of one family was needed and `words` is what it is."""
-    return CheckpointError(f"{name} is {words}; {_NEEDS[family]}")
+def wrong_family(name: str, found: str, family: Family) -> CheckpointError:
+    """What to raise where a file of one family is needed and `found` is what it is."""
+    return CheckpointError(f"{name} is {found}; {_NEEDS[family]}")
 
 
 def _other_model(shapes: Shapes) -> tuple[Family, str] | None:
