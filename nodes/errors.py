@@ -11,7 +11,7 @@ OneRewardError
 |   |-- BalanceError            no credit, or the key may not use this model
 |   |-- ContentPolicyError      the prompt, the picture or the result was refused
 |   |-- RemoteValidationError   a field of the request was refused
-|   |-- PartialFailureError     some jobs of a batch failed; the others are paid for and kept
+|   |-- PartialFailureError     some jobs of a batch failed; the others are paid for and cached
 |-- LocalBackendError           the model on this machine
     |-- MissingDependencyError  a package is not installed; carries the exact pip command
     |-- CheckpointError         a model file is not what it should be
@@ -125,7 +125,7 @@ class PartialFailureError(RemoteError):
     """Some jobs of a batch failed.
 
     Attributes:
-        errors: the failed jobs' errors, by the job's words, such as "picture 2, crop 1".
+        errors: the failed jobs' errors, by the job's name, such as "picture 2, crop 1".
     """
 
     def __init__(self, message: str, errors: dict[str, OneRewardError]) -> None:

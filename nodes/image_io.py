@@ -103,7 +103,7 @@ def opened(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterato
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many", max_pixels) from error
-    except UnidentifiedImageError as error:  # its words hold an address in memory
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
         file.seek(0)
         if file.read(4) in _TIFF_BEGINNINGS:
             raise InputError(

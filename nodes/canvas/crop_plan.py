@@ -29,7 +29,7 @@ class CropPlan:
     Attributes:
         size: (height, width) of the picture.
         crops: disjoint, top to bottom; none for an empty mask.
-        notes: for the user, in plain words.
+        notes: for the user.
     """
 
     size: Size

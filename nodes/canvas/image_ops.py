@@ -47,21 +47,21 @@ def filtered(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return functional.interpolate(planes[None], size, mode=mode, antialias=True)[0]
 
 
-def resize_kept(image: Tensor, kept: Tensor, size: tuple[int, int]) -> Tensor:
-    """An [h, w, C] picture at (height, width) made of its kept pixels alone, as float32.
+def resize_known(image: Tensor, known: Tensor, size: tuple[int, int]) -> Tensor:
+    """An [h, w, C] picture at (height, width) made of its known pixels alone, as float32.
 
     Normalised convolution (Knutsson and Westin, 1993): the same bicubic filter as `resize`, whose
-    weights on pixels that are not kept are shared out among the others. So no value depends on a
-    pixel that is not kept, which a plain filter lets in from two pixels away.
+    weights on pixels that are not known are shared out among the others. So no value depends on a
+    pixel that is not known, which a plain filter lets in from two pixels away.
 
     Args:
-        kept: bool [h, w].
+        known: bool [h, w].
 
-    Returns values that mean something where the filter's middle is kept: there the weights of what
-    is kept sum to 0.05 at least (0.5 where the picture shrinks). Elsewhere they may be anything,
+    Returns values that mean something where the filter's middle is known: there the weights of what
+    is known sum to 0.05 at least (0.5 where the picture shrinks). Elsewhere they may be anything,
     NaN too.
     """
-    weight = kept[..., None].float()
+    weight = known[..., None].float()
     return resize(image.float() * weight, size) / resize(weight, size)
 
 

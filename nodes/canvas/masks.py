@@ -114,11 +114,12 @@ def bounding_box(mask: Tensor) -> Box | None:
 
 
 def blend_mask(painted: Tensor, grow: int, blend: int) -> Tensor:
-    """How much of the result each pixel takes: 1 on the grown area, fading to 0 outside it.
+    """The feathered mask: how much of the result each pixel takes, 1 on the grown area and falling
+    to 0 outside it.
 
     Distances are Euclidean, between pixel centres, in px. Growing takes in what is at most `grow`
     from a painted pixel; shrinking takes away what is at most `-grow` from an unpainted one. The
-    fade is a smoothstep over `blend` px from the outline of the grown area, and exactly 0 from
+    feather is a smoothstep over `blend` px from the outline of the grown area, and exactly 0 from
     there on: at grow + blend px from the painted pixels.
 
     Args:
@@ -156,10 +157,10 @@ def pinholes(painted: Tensor, blend: Tensor, options: CanvasOptions) -> tuple[Te
 
 
 def _shrunk(area: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
-    kept = np.ones_like(area)
+    left = np.ones_like(area)
     for tile, distances in distances_near(~area, px):
-        kept[tile.slices] = distances > px
-    return kept
+        left[tile.slices] = distances > px
+    return left
 
 
 def _weights(

@@ -81,9 +81,9 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
     font = ImageFont.load_default(14)
-    place = corner[0] + 5, corner[1] + 4
-    draw.rectangle(draw.textbbox(place, text, font=font), fill=CROP)
-    draw.text(place, text, fill=(255, 255, 255), font=font)
+    at = corner[0] + 5, corner[1] + 4
+    draw.rectangle(draw.textbbox(at, text, font=font), fill=CROP)
+    draw.text(at, text, fill=(255, 255, 255), font=font)
 
 
 class PlacedPreview:
@@ -116,6 +116,6 @@ class PlacedPreview:
         out = self._picture.clone()
         if height and width:
             small = resize(seen.to(out), (height, width)).clamp(0, 1)
-            place = out[self._top : self._top + height, self._left : self._left + width]
-            place.copy_(torch.lerp(place, small, self._blend))
+            target = out[self._top : self._top + height, self._left : self._left + width]
+            target.copy_(torch.lerp(target, small, self._blend))
         return out

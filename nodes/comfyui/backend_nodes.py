@@ -140,7 +140,7 @@ class OneRewardLocalBackend(io.ComfyNode):
         vae: str | None = None, lora: str | None = None,
     ) -> bool:  # fmt: skip
         """Leaves a name that the menus lack, as in a graph from somebody else, to execute(), which
-        says once what to do. What is said here ComfyUI repeats for each input named here.
+        says once what to do. ComfyUI repeats an error of this method for each input named here.
         """
         return True
 
@@ -154,7 +154,7 @@ class OneRewardLocalBackend(io.ComfyNode):
             lora_strength=lora_strength, precision=precision, compile=compile,
             attention=attention,
         )  # fmt: skip
-        # Now, so that what is wrong with a file is said at the node that names it.
+        # Now, so that an error in a file is raised at the node that names it.
         NodeProgress(cls.hidden.unique_id).status(find_files(spec, model_folders).summary)
         return io.NodeOutput(spec)
 

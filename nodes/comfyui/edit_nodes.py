@@ -1,4 +1,4 @@
-"""The four task nodes: ComfyUI's words in, one edit, a batch out."""
+"""The four task nodes: ComfyUI's inputs in, one edit (inpaint or outpaint), a batch out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .io_types import (
     prompt_input,
     sampling_inputs,
 )
-from .ui_output import show
+from .ui_output import ui_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,4 +242,4 @@ async def _run(
     remember_run(node_id, image, mask)
     report = "\n".join(filter(None, [done.report, preset_line(preset)]))
     outputs = done.images, done.mask, done.seeds[0], report, any(done.flagged)
-    return io.NodeOutput(*outputs, ui=show(image, done))
+    return io.NodeOutput(*outputs, ui=ui_output(image, done))

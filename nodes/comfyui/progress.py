@@ -38,8 +38,8 @@ class NodeProgress:
         if picture is not None and _has_our_page():
             self._send(picture)
             picture = None
-        shown = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
-        self._bar.update_absolute(value, total, shown)
+        preview_image = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
+        self._bar.update_absolute(value, total, preview_image)
 
     def _send(self, picture: Image.Image) -> None:
         """To the node's own view, which shows it beside the source."""

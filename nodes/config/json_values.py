@@ -75,7 +75,9 @@ def _model(kind: Any, unknown_fields: str) -> type[BaseModel]:
     from pydantic import ConfigDict, create_model
 
     config = ConfigDict(strict=True, extra=unknown_fields)  # type: ignore[typeddict-item]
-    model: type[BaseModel] = create_model(kind.__name__, __config__=config, value=(kind, ...))
+    model: type[BaseModel] = create_model(
+        kind.__name__, __config__=config, __module__=kind.__module__, value=(kind, ...)
+    )
     return model
 
 

@@ -1,4 +1,4 @@
-"""Throughput of each backend since the program started, from which an estimate tells its ETA."""
+"""Throughput of each backend since the program started, which gives an estimate its ETA."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ThroughputLog:
         self._lock = threading.Lock()
 
     def record(self, backend_name: str, acceleration: str, passes: float, seconds: float) -> None:
-        """A run of so many megapixel passes took so long; one of none tells nothing."""
+        """A run of so many megapixel passes took so long; one of none is left out."""
         if not (0 < passes < math.inf and 0 < seconds < math.inf):
             return
         with self._lock:

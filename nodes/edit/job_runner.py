@@ -170,7 +170,7 @@ class JobProgress:
         self._share.step(value, total)
 
     def status(self, text: str) -> None:
-        self._board.say(self._number, text)
+        self._board.update(self._number, text)
 
     def check_interrupted(self) -> None:
         self._shared.check_interrupted()
@@ -184,7 +184,7 @@ class StatusBoard:
         self._texts: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def say(self, number: int, text: str) -> None:
+    def update(self, number: int, text: str) -> None:
         with self._lock:
             self._texts[number] = text
             line = text if self._total == 1 else self._line()

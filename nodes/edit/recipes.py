@@ -111,7 +111,7 @@ def _task_prompt(task: EditTask, prompt: str) -> str:
 
 
 def literal_note(prompt: str, embeddings: bool = False) -> str:
-    """What to say of a prompt that is written for other nodes; "" for plain words.
+    """A note on a prompt that is written for other nodes; "" for plain words.
 
     Args:
         embeddings: whoever reads it knows embeddings.

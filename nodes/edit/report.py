@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..canvas.crop_plan import CropPlan
 from ..canvas.options import ALPHA_FROM_BLEND
-from ..canvas.seam import SeamStep
+from ..canvas.seam import SeamCorrection
 from ..contracts import FROM_CACHE, MEGAPIXEL, EditRecipe, EditResult
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Report:
         self._backend, self._recipe, self._note = backend, recipe, note
         self._start = time.perf_counter()
         self._times: dict[str, float] = {}
-        self._seams: list[SeamStep] = []
+        self._seams: list[SeamCorrection] = []
         self._plans: Sequence[CropPlan] = ()
         self._results: dict[str, EditResult] = {}
         self._notes: dict[str, None] = {}  # a set that keeps its order
@@ -58,7 +58,7 @@ class Report:
         else:
             self._results[name] = result
 
-    def add_seam(self, seam: SeamStep) -> None:
+    def add_seam(self, seam: SeamCorrection) -> None:
         self._seams.append(seam)
 
     def add_plans(self, plans: Sequence[CropPlan]) -> None:
@@ -78,7 +78,7 @@ class Report:
         return tuple(result.cost for result in self._results.values())
 
     def badge(self) -> str:
-        """Where it was made and, if it was for money, at what price, in a few words."""
+        """Where it was made and, if it was for money, at what price, as a short text."""
         price = _price(list(self._results.values())) if self._results else ""
         return ": ".join(filter(None, [self._backend, self._note or price]))
 
@@ -107,9 +107,9 @@ class Report:
         lines += [*self._notes, *self._remarks]
         lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
         if self._seams:
-            before = max(s.before for s in self._seams)
-            after = max(s.after for s in self._seams)
-            lines.append(f"seam step (delta E): {before:.2f} before correction, {after:.2f} after")
+            without = max(seam.without for seam in self._seams)
+            corrected = max(seam.corrected for seam in self._seams)
+            lines.append(f"seam correction (delta E): {without:.2f} without, {corrected:.2f} with")
         if self._results:
             lines.append(result_lines(self._results))
         times = ", ".join(f"{name} {value:.2f} s" for name, value in self._times.items())
@@ -121,7 +121,7 @@ def _plan_lines(plan: CropPlan, index: int) -> list[str]:
 
 
 def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CropPlan]) -> str:
-    """What to say where some of what is repainted cannot be seen; "" if all can.
+    """A note where some of what is repainted cannot be seen; "" if all can.
 
     Args:
         pictures: float [H, W, 3 or 4], as many as plans.

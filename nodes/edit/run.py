@@ -38,7 +38,7 @@ class Edit:
             the image is the input's.
         report: what was done, for the user.
         summary: the same in one short line: where, how long, at what cost.
-        badge: the same in a few words: where, at what cost.
+        badge: the same, shorter: where, at what cost.
         sources: per image, which of the input's pictures it was made from.
         origin: (row, column) in the images of the input's top left pixel; not 0 after an extension.
         costs: US dollars per remote job, None where the price is unknown.
@@ -75,7 +75,7 @@ def edit(
 
     Raises:
         InputError: before any model is loaded or anything is sent.
-        RemoteError: a remote job failed; those that did not are kept by the backend.
+        RemoteError: a remote job failed; those that did not are cached by the backend.
     """
     report = Report(backend.name, recipe, backend.capabilities.note)
     check_image(image)
@@ -105,7 +105,7 @@ def extend(
 
     Args:
         image: float [B, H, W, 3 or 4]; never written to.
-        to: how far, in the words of `canvas.sizes.parse_extend`.
+        to: how far, as `canvas.sizes.parse_extend` reads it.
         anchor: where the old picture sits on the new canvas, one of `canvas.extend.ANCHORS`.
         overlap: source pixels next to the new area that fade into it; 0 keeps every one.
 

@@ -31,7 +31,7 @@ PriceOf = Callable[[Sequence[int]], tuple[float | None, str]]
 
 EMPTY = "The mask is empty: the picture goes through untouched, at no cost."
 HAS_SHAPE = "The picture has this shape already: it goes through untouched, at no cost."
-WITH_ARTICLE = ("preview", "model")  # kinds of backends whose names are words
+WITH_ARTICLE = ("preview", "model")  # kinds of backends whose names are nouns
 PAID = "fal"
 
 
@@ -48,7 +48,7 @@ class EstimateRequest:
         source: the batch that goes in; its pixels are not needed.
         mask: [N, h, w], float in 0..1 or uint8 in 0..255; not used by Extend.
         canvas: None for the task's defaults.
-        steps: None if it is not known, as a wired input is not; then no time is told.
+        steps: None if it is not known, as a wired input is not; then no time is given.
         cfg, acceleration: likewise.
         num_images: variations per picture.
         extend_to, anchor, overlap: for Extend.
@@ -149,7 +149,7 @@ def _crop_facts(placed: PlacedCrop) -> dict[str, list[int]]:
 
 
 def _notes(plan: EditPlan) -> list[str]:
-    """On the batch, and on the first picture's crops. The words say already what goes untouched."""
+    """On the batch, and on the first picture's crops. The summary says what goes untouched."""
     of_crops = [note for stage in plan.stages for note in stage.crop_plans[0].notes]
     batch = "" if SHAPE_NOTE in of_crops else _batch_note(len(plan.stages[0].crop_plans))
     return [batch, *(note for note in of_crops if note not in (EMPTY_NOTE, SHAPE_NOTE))]
@@ -175,7 +175,7 @@ def _summary(facts: Mapping[str, Any], note: str = "") -> str:
     """Such as "2 crops, 0.52 MP, 2 jobs on fal, about $0.019, about 4 s".
 
     Args:
-        facts: what `estimate` tells.
+        facts: what `estimate` returns.
         note: what must be known of the backend wherever it is named.
     """
     the = "the " if facts["kind"] in WITH_ARTICLE else ""
@@ -189,7 +189,7 @@ def _summary(facts: Mapping[str, Any], note: str = "") -> str:
 
 
 def money(price: float | None) -> str:
-    """US dollars in words."""
+    """US dollars as text."""
     if price is None:
         return "price unknown"
     if price == 0:
@@ -198,7 +198,7 @@ def money(price: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in words, no more exact than it is known."""
+    """A time as text, no more exact than it is known."""
     if seconds < 90:
         return f"about {max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -206,11 +206,11 @@ def _duration(seconds: float) -> str:
 
 
 def _batch_note(pictures: int) -> str:
-    """What is shown of several pictures; nothing for one."""
+    """Which of several pictures' crops the estimate draws; nothing for one."""
     if pictures < 2:
         return ""
     return f"{pictures} pictures: the first one's crops are shown, the numbers are for all."
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

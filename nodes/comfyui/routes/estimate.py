@@ -37,7 +37,7 @@ from ..execution import user_folder
 from .security import json_body, refusal
 
 AT_ONCE = 2  # plans of huge pictures take memory
-SILENCE = 30.0  # seconds until a service that told no price is asked again
+SILENCE = 30.0  # seconds until a service that gave no price is asked again
 FOLDERS = ("input", "output", "temp")  # ComfyUI's, that pictures are looked for in
 FIRST_RUN = "comes from another node, so what it is shows after the first run. Press Run once."
 BACKENDS: dict[str, type[BackendSpec]] = {
@@ -50,7 +50,7 @@ SPEC_FIELDS = {"safety_checker": "enable_safety_checker"}  # the node's name, th
 NUMBERS = {"steps": (1, 100), "cfg": (1.0, 20.0), "num_images": (1, 16)}
 
 _TURNS = asyncio.Semaphore(AT_ONCE)
-_SILENT: dict[str, tuple[float, str]] = {}  # by server: until when, and what it told instead
+_SILENT: dict[str, tuple[float, str]] = {}  # by server: until when, and its note instead
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def find_file(file: FileBody) -> str:
 
 
 def _resolve(spec: BackendSpec) -> tuple[Backend, PriceOf | None]:
-    """The backend, as a run would have it, and what it tells of its price if it costs any."""
+    """The backend, as a run would have it, and what it asks for its work, if it costs any."""
     folder = user_folder()
     if not isinstance(spec, FalSpec):
         return resolve_backend(spec, folder, model_folders), None

@@ -42,7 +42,7 @@ class Site:
         return told
 
     def until(self, told: dict[str, Any], state: str = "COMPLETED") -> dict[str, Any]:
-        for _ in range(300):
+        for _ in range(6000):  # a minute
             answer = self.ask("GET", path_of(told["status_url"]), params={"logs": "1"})
             body: dict[str, Any] = answer.json()
             assert answer.status_code == (200 if body["status"] == "COMPLETED" else 202)
@@ -355,7 +355,7 @@ def test_a_head_whose_queue_stands_still_says_so(
         head.check()
         monkeypatch.setattr(head.leases, "claim", fail)
         head.dispatcher.wake()
-        for _ in range(200):
+        for _ in range(6000):
             if client.get("/health").status_code == 503:
                 break
             time.sleep(0.01)

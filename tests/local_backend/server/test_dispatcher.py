@@ -77,7 +77,7 @@ class Site:
                 await task
 
     async def until(self, job: Job, state: str = DONE) -> Job:
-        for _ in range(500):
+        for _ in range(6000):  # a minute
             if self.now(job).state == state:
                 return self.now(job)
             await asyncio.sleep(0.01)

@@ -259,7 +259,7 @@ def test_an_overlap_out_of_range_is_refused(overlap: int) -> None:
 def test_the_report_names_backend_recipe_crops_seam_and_times() -> None:
     report = edit(picture(), square(), RECIPE, None, ColourBackend(), RecordingProgress()).report
     for words in ("fill: a cat", "colour, 28 steps, cfg 4", "seed 5, acceleration regular",
-                  "crop 1 at x", "seam step", "denoise"):  # fmt: skip
+                  "crop 1 at x", "seam correction (delta E)", "denoise"):  # fmt: skip
         assert words in report
 
 

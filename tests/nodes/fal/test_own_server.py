@@ -37,7 +37,7 @@ from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE, find_server
 from onereward_pack.nodes.fal.log_progress import Steps
 from onereward_pack.nodes.fal.schemas import Status
 
-AT_ONCE = 0.5  # seconds
+AT_ONCE = 2.0  # seconds, on a busy machine
 STEPS = [f"step {number} of 4" for number in range(1, 5)]
 
 
