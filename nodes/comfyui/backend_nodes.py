@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..backends import PREVIEW
-from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
+from ..backends import PREVIEW, find_files
+from ..contracts import ATTENTIONS, AUTO, NONE, PRECISIONS, LocalSpec, ModelSpec
+from . import model_folders
 from .io_types import CATEGORY, advanced, backend_output
-from .local_models import AUTO, NONE, find_files
 from .model_folders import choices
 from .progress import NodeProgress
 
@@ -155,7 +155,7 @@ class OneRewardLocalBackend(io.ComfyNode):
             attention=attention,
         )  # fmt: skip
         # Now, so that an error in a file is raised at the node that names it.
-        NodeProgress(cls.hidden.unique_id).status(find_files(spec).words)
+        NodeProgress(cls.hidden.unique_id).status(find_files(spec, model_folders).summary)
         return io.NodeOutput(spec)
 
 

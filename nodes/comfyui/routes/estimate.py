@@ -14,7 +14,7 @@ import torch
 from aiohttp import web
 from torch import Tensor
 
-from ...backends import PREVIEW, auto_backend, resolve_backend, resolve_fal
+from ...backends import PREVIEW, auto_backend, auto_spec, resolve_backend, resolve_fal
 from ...canvas.options import CanvasOptions
 from ...config.json_values import parse
 from ...config.preferences import load
@@ -33,9 +33,9 @@ from ...edit.recipes import CUSTOM, PRESETS
 from ...errors import InputError, OneRewardError, at_fault
 from ...estimate.estimator import EstimateRequest, NotKnownYet, PriceOf, estimate
 from ...estimate.inputs import last_run, picture_size, read_mask
+from .. import model_folders
 from ..execution import user_folder
 from ..io_types import CFG, STEPS
-from ..local_models import auto_spec
 from .security import json_body, refusal
 
 AT_ONCE = 2  # plans of huge pictures take memory
@@ -129,7 +129,7 @@ def _estimate(body: Mapping[str, Any]) -> dict[str, Any]:
         with at_fault("backend"):
             spec = backend_spec(fields.backend)
             if spec is None:
-                spec, note = auto_backend(folder, *auto_spec())
+                spec, note = auto_backend(folder, *auto_spec(model_folders))
             backend, price_of = _resolve(spec)
         return estimate(request, backend, spec.kind, price_of, [note])
 
@@ -235,7 +235,7 @@ def _resolve(spec: BackendSpec) -> tuple[Backend, PriceOf | None]:
     """The backend, as a run would have it, and what it asks for its work, if it costs any."""
     folder = user_folder()
     if not isinstance(spec, FalSpec):
-        return resolve_backend(spec, folder), None
+        return resolve_backend(spec, folder, model_folders), None
     fal = resolve_fal(spec, folder)
 
     def price_of(pixels: Sequence[int]) -> tuple[float | None, str]:
