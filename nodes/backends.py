@@ -115,7 +115,7 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
     """
     from .fal.backend import FalBackend
     from .fal.endpoints import FAL_NAME, find_server
-    from .fal.spend_limits import below
+    from .fal.spend_limits import limited
 
     server, stored = find_server(spec.server, folder), load(folder)
 
@@ -124,7 +124,8 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
             return need_key(folder).value
         return key_from(server.key_env).value if server.key_env else None
 
-    return FalBackend(below(spec, stored.run_ceiling, stored.session_ceiling), server, key, folder)
+    spec = limited(spec, stored.run_ceiling, stored.session_ceiling)
+    return FalBackend(spec, server, key, folder)
 
 
 def describe_backend(

@@ -1,4 +1,4 @@
-"""Writes a small file that only its owner may read: all of it or nothing."""
+"""Writes a file that only its owner may read: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 
-def write_private(file: Path, text: str) -> None:
-    """`text` in place of what `file` held. Its folder is made if it is not there, for this user
+def write_private(file: Path, content: str | bytes) -> None:
+    """`content` in place of what `file` held. Its folder is made if it is not there, for this user
     alone as well. No other program ever reads half of it, or may read it for a moment.
 
     Raises:
@@ -18,8 +18,8 @@ def write_private(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # 0600
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(scratch, file)

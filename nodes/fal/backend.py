@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..canvas.image_ops import resize
-from ..canvas.sizes import MEGAPIXEL
 from ..contracts import (
     ACCELERATIONS,
-    Capabilities,
+    FLUX_CAPABILITIES,
+    MEGAPIXEL,
     EditRecipe,
     EditRequest,
     EditResult,
@@ -32,7 +33,7 @@ from .job_result import Kept
 from .job_store import Journal
 from .pricing import Price, ask_price
 from .schemas import check_request_id, job_key
-from .spend_limits import check_cap, how_to_lift
+from .spend_limits import check_limit, how_to_lift, limits_of
 
 CHOICES = {
     "output_format": ("png", "jpeg"),
@@ -65,10 +66,9 @@ class FalBackend:
             if getattr(spec, name) not in choices:
                 raise InputError(f'{name} is "{getattr(spec, name)}". Use {" or ".join(choices)}.')
         self.name = server.name
-        self.capabilities = Capabilities(
-            max_pixels=1 << 20, min_side=512, max_aspect=4.0, remote=True,
-            parallel_jobs=spec.parallel_jobs, images_per_run=1,
-        )  # fmt: skip
+        self.capabilities = replace(
+            FLUX_CAPABILITIES, remote=True, parallel_jobs=spec.parallel_jobs, images_per_run=1
+        )
         self._spec, self._server = spec, server
         self._find_key, self._folder = find_key, folder
         self._run_id = uuid.uuid4().hex
@@ -109,7 +109,7 @@ class FalBackend:
             progress.status(f"{self.name}: {size}, price unknown")
             return
         estimate = sum(self._price.of(each) for each in pixels)
-        self._check_caps(estimate)
+        self._check_limits(estimate)
         cost = f"about ${estimate:.3f}" if estimate else "free"
         progress.status(f"{self.name}: {size}, {cost}")
 
@@ -127,7 +127,7 @@ class FalBackend:
             if estimate is None:
                 self._refuse_unknown_price(bool(pixels))
             else:
-                self._check_caps(estimate)
+                self._check_limits(estimate)
         except InputError as error:
             return estimate, str(error)
         return estimate, ""
@@ -195,9 +195,10 @@ class FalBackend:
     def _runner(self, client: FalClient) -> JobRunner:
         return JobRunner(client, self._journal, self._spec, self._run_id, self._price)
 
-    def _check_caps(self, estimate: float) -> None:
-        check_cap("run", self._journal.spent(run=self._run_id), estimate, self._spec.run_cap)
-        check_cap("session", self._journal.spent(), estimate, self._spec.session_cap)
+    def _check_limits(self, estimate: float) -> None:
+        limits = limits_of(self._spec)
+        check_limit("run", self._journal.spent(run=self._run_id), estimate, limits.run)
+        check_limit("session", self._journal.spent(), estimate, limits.session)
 
     def _ask_price(self, progress: ProgressSink, limit: float | None = None) -> Price | None:
         known = self._journal.price(self._server.queue_url, PRICE_AGE)

@@ -9,7 +9,7 @@ time-out, goes on from where it was.
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..contracts import EditRequest, FalSpec, ProgressSink
@@ -25,18 +25,20 @@ from . import schemas
 from .cancellation import NoProgress, Waiting
 from .client import FalClient, unknown_submission
 from .error_mapping import is_cancelled
+from .job_pictures import PictureMissingError
 from .job_result import Kept
-from .job_store import SESSION, Caps, Entry, Journal, State
+from .job_states import RESULT, State
+from .job_store import Entry, Journal
 from .log_progress import Steps
 from .pricing import Price
 from .schemas import Output, Status, Submission
+from .spend_limits import limits_of
 from .transfers import fetch, picture_url
 
 LOG = logging.getLogger("onereward")
 # Seconds between two questions: a twentieth of the time so far, within these bounds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
-LONGEST_SUBMIT = 1200.0  # seconds, slow uploads included
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
 
@@ -70,13 +72,13 @@ class JobRunner:
             if isinstance(begun, int):
                 job = self._send(begun, request, progress, waiting)
                 return self._finish(begun, job, progress, waiting, self._pixels(request))
-            if begun.state in (State.DONE, State.FLAGGED):
+            if begun.state in RESULT:
                 return self._from_cache(begun)
             if begun.state is State.SENT:
                 found = self._resume(begun, request, progress, waiting)
                 if found is not None:
                     return found
-            elif self._is_being_sent(begun):
+            elif begun.being_sent:
                 progress.status("waiting for the same job of another node")
                 waiting.sleep(FIRST_PAUSE)
             else:
@@ -90,8 +92,11 @@ class JobRunner:
         """
         server = self._client.server.queue_url
         entry = self._journal.find_request(request_id, server)
-        if entry is not None and entry.state in (State.DONE, State.FLAGGED):
-            return self._from_cache(entry)
+        if entry is not None and entry.state in RESULT:
+            try:
+                return self._from_cache(entry)
+            except PictureMissingError as error:  # the service may still have it, free of charge
+                LOG.warning("%s", error)
         number = entry.id if entry else self._journal.adopt(request_id, server)
         waiting = Waiting(progress, self._spec.deadline)
         try:
@@ -99,23 +104,18 @@ class JobRunner:
             kept = self._finish(number, job, progress, waiting, None, may_stop=False)
         except OneRewardError:
             if entry is None:
-                self._journal.drop(number)
+                self._write_down(self._journal.drop, number)
             raise
         if entry is None and len(kept.images) == 1:
             self._journal.answer_unknown(number, _about(kept.seed, *kept.images[0].shape[:2]))
         return kept
 
-    def _is_being_sent(self, entry: Entry) -> bool:
-        """By another node, now. An older one could not be written down when it was accepted."""
-        young = time.time() - entry.created < LONGEST_SUBMIT
-        return entry.state is State.SENDING and entry.session == SESSION and young
-
     def _begin(self, key: str, request: EditRequest) -> int | Entry:
         estimate = self._price.of(self._pixels(request)) if self._price else None
-        caps = Caps(self._spec.run_cap, self._spec.session_cap)
         about = _about(request.seed, *request.image.shape[1:3])
+        limits = limits_of(self._spec)
         server = self._client.server.queue_url
-        return self._journal.begin(key, server, self._run, estimate, caps, about)
+        return self._journal.begin(key, server, self._run, estimate, limits, about)
 
     def _send(
         self, number: int, request: EditRequest, progress: ProgressSink, waiting: Waiting
@@ -131,21 +131,27 @@ class JobRunner:
             waiting.check()
             job = self._client.submit(body, schemas.headers(self._spec), waiting)
         except SubmissionUnknownError as error:
-            self._journal.unknown(number, error.request_id)
+            self._write_down(self._journal.unknown, number, error.request_id)
             raise
         except BaseException:
             if self._client.may_have_accepted:  # a fault of our own; the job may be paid for
-                self._journal.unknown(number, None)
+                self._write_down(self._journal.unknown, number, None)
             else:  # refused, never sent, or taken back
-                self._journal.drop(number)
+                self._write_down(self._journal.drop, number)
             raise
         name = self._client.server.name
         LOG.info("%s request %s, seed %d", name, job.request_id, request.seed)
-        try:
-            self._journal.sent(number, job.request_id)
-        except JournalError as error:  # it is paid for, so its result is waited for all the same
-            LOG.error("Request %s could not be written down: %s", job.request_id, error)
+        self._write_down(self._journal.sent, number, job.request_id)
         return job
+
+    def _write_down(self, write: Callable[..., None], *entry: object) -> None:
+        """What became of a send. Where the journal cannot be written, the journal itself owes the
+        entry, and the run goes on: the job may be paid for.
+        """
+        try:
+            write(*entry)
+        except JournalError as error:
+            LOG.error("What became of a job could not be written down yet: %s", error)
 
     def _resume(
         self, entry: Entry, request: EditRequest, progress: ProgressSink, waiting: Waiting
@@ -255,7 +261,12 @@ class JobRunner:
 
     def _from_cache(self, entry: Entry) -> Kept:
         assert entry.request_id is not None
-        images = [decode_image(data)[0, ..., :3] for data in self._journal.images(entry.id)]
+        files = self._journal.images(entry.id)
+        if entry.state is State.DONE and not files:
+            raise PictureMissingError(
+                "The pictures of this job have just been dropped. Run it again."
+            )
+        images = [decode_image(data)[0, ..., :3] for data in files]
         return Kept.again(entry.request_id, entry.meta, images)
 
     def _cost(self, output: Output, pixels: int | None) -> float | None:

@@ -1,4 +1,4 @@
-"""The journal as a person reads it: the newest jobs in words, the totals, and room made by hand."""
+"""Job history: the journal as the settings panel shows it, its totals, and room made by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import job_store as written
-from .job_store import FILE_NAME, SPENT, Journal, State, drop_images
+from . import job_housekeeping
+from .job_database import FILE_NAME
+from .job_states import State
+from .job_store import Journal
 
 NEWEST = 100
 MONTH = 30 * 86400  # seconds
-WORDS = {
+STATE_TEXT = {
     State.UNKNOWN: "sent, the answer was lost",
     State.SENT: "sent, no result yet",
     State.DONE: "done",
@@ -27,7 +29,7 @@ COLLECTABLE = (State.UNKNOWN, State.SENT, State.DONE, State.LOST)
 
 @dataclass(frozen=True)
 class Job:
-    """One job. No prompt, no key and no address is in it.
+    """One job, as a value of JSON. No prompt, no key and no address is in it.
 
     Attributes:
         state: in words.
@@ -35,7 +37,7 @@ class Job:
         server: what the user calls it.
         estimate, cost: US dollars, before and after; None = not known.
         about: seed and size; may be empty.
-        kept: how many of its images are kept.
+        kept: how many of its images are here.
         collectable: whether its images may be fetched, from here or from the service.
     """
 
@@ -52,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Totals:
-    """What is kept, and US dollars that were spent or are on their way."""
+    """What is retained, and US dollars that were spent or are on their way."""
 
     kept_bytes: int = 0
     pictures: int = 0
@@ -90,46 +92,37 @@ def clear_images(folder: Path) -> int:
     """Drops the images of all finished jobs; the freed bytes. What was paid stays written down."""
     if not (folder / FILE_NAME).exists():
         return 0
-    with Journal(folder).open() as db:
-        db.execute("BEGIN IMMEDIATE")
-        freed = db.execute("SELECT total(length(data)) FROM images").fetchone()[0]
-        drop_images(db, [row[0] for row in db.execute("SELECT DISTINCT job FROM images")])
-        db.execute("COMMIT")
-    return int(freed)
+    return job_housekeeping.clear_images(Journal(folder))
 
 
 def _newest(journal: Journal, names: Mapping[str, str]) -> list[Job]:
+    pictures = "(SELECT job FROM pictures UNION ALL SELECT job FROM blobs)"
     query = (
-        "SELECT state, session, created, server, request_id, estimate, cost, about,"
-        " (SELECT count(*) FROM images WHERE job = jobs.id) FROM jobs ORDER BY id DESC LIMIT ?"
+        "SELECT id, state, session, lease, created, server, request_id, estimate, cost, about,"
+        f" (SELECT count(*) FROM {pictures} WHERE job = jobs.id) FROM jobs ORDER BY id DESC LIMIT ?"
     )
     with journal.open() as db:
         rows = db.execute(query, (NEWEST,)).fetchall()
-    return [_job(row, names) for row in rows]
+    return [_job(journal, row, names) for row in rows]
 
 
-def _job(row: tuple[Any, ...], names: Mapping[str, str]) -> Job:
-    state, session, created, server, request_id, estimate, cost, about, kept = row
+def _job(journal: Journal, row: tuple[Any, ...], names: Mapping[str, str]) -> Job:
+    job, state, session, lease, created, server, request_id, estimate, cost, about, retained = row
     state = State(state)
-    here = state is State.SENDING and session == written.SESSION
+    sending = state is State.SENDING and journal.is_live(job, session, lease)
     return Job(
-        state="being sent" if here else WORDS.get(state, WORDS[State.UNKNOWN]),
+        state="being sent" if sending else STATE_TEXT.get(state, STATE_TEXT[State.UNKNOWN]),
         created=created,
         server=names.get(server, "a server that is no longer named"),
         request_id=request_id,
         estimate=estimate,
         cost=cost,
         about=about,
-        kept=kept,
+        kept=retained,
         collectable=request_id is not None and state in COLLECTABLE,
     )
 
 
 def _totals(journal: Journal) -> Totals:
-    marks = ", ".join("?" * len(SPENT))
-    each = f"coalesce(cost, CASE WHEN state IN ({marks}) THEN estimate END)"
-    with journal.open() as db:
-        kept, pictures = db.execute("SELECT total(length(data)), count(*) FROM images").fetchone()
-        query = f"SELECT total({each}) FROM jobs WHERE created > ?"
-        month = db.execute(query, (*SPENT, time.time() - MONTH)).fetchone()[0]
-    return Totals(int(kept), pictures, journal.spent(), float(month))
+    size, pictures = journal.retained()
+    return Totals(size, pictures, journal.spent(), journal.spent(since=time.time() - MONTH))

@@ -1,244 +1,275 @@
 """The journal: what was sent, what it may cost and what came back, so that nothing is paid twice.
 
-One sqlite file in ComfyUI's system user folder. A job is written down before it is sent; its
-request id as soon as there is one; its result as the bytes that came. Any number of threads and
-programs may use the file at once: each call is one transaction on a connection of its own.
+One sqlite file in ComfyUI's system user folder, and the pictures as files beside it (job_pictures).
+A job is written down before it is sent; its request id as soon as there is one; its result as the
+bytes that came. Each call is one transaction on a connection of its own, or several small ones
+where it drops pictures. Plain files and sqlite, and no diskcache: a picture and the state of its
+job change in one transaction, which a cache with a database of its own cannot give.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import sqlite3
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from ..errors import JournalError
-from .spend_limits import check_cap
+from . import job_housekeeping
+from .job_database import Database
+from .job_pictures import PictureFolder, PictureMissingError
+from .job_sends import is_leased, new_lease
+from .job_states import OPEN, SPENT, State, TransitionError, create, move, state_of
+from .spend_limits import SpendLimits, check_limit
 
-FILE_NAME = "journal.sqlite3"
+LOG = logging.getLogger("onereward")
 SESSION = uuid.uuid4().hex  # one run of the program
-KEPT_DAYS = 30
-KEPT_BYTES = 2 << 30
-BUSY_SECONDS = 10.0
-
-_CREATING = threading.Lock()
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,            -- schemas.job_key
-    server TEXT NOT NULL,         -- its queue URL
-    about TEXT NOT NULL,          -- seed and size, to know the job's result by
-    state TEXT NOT NULL,
-    request_id TEXT,
-    session TEXT NOT NULL,        -- which run of the program sent it
-    run TEXT NOT NULL,            -- which run of a node sent it
-    estimate REAL,                -- US dollars, before; NULL = price unknown
-    cost REAL,                    -- US dollars, after
-    meta TEXT,                    -- the output's own words, as JSON
-    created REAL NOT NULL
-);
-CREATE INDEX IF NOT EXISTS jobs_key ON jobs (key);
-CREATE INDEX IF NOT EXISTS jobs_request ON jobs (request_id);
-CREATE TABLE IF NOT EXISTS images (
-    job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (job, number)
-);
-CREATE TABLE IF NOT EXISTS prices (
-    server TEXT PRIMARY KEY,
-    unit_price REAL NOT NULL,
-    unit TEXT NOT NULL,
-    asked REAL NOT NULL
-);
-"""
-
-
-class State(str, Enum):
-    """Where a job stands. All but the last two are taken to cost what was estimated."""
-
-    SENDING = "sending"  # about to be sent, or the program ended before the answer
-    UNKNOWN = "unknown"  # sent, and no usable answer came
-    SENT = "sent"  # accepted; its request id is known
-    DONE = "done"  # its images are here
-    FLAGGED = "flagged"  # finished, and refused by the safety checker: there are no images
-    LOST = "lost"  # finished or not, its images are no longer there or here
-    FAILED = "failed"  # ended with an error
-    CANCELLED = "cancelled"
-
-
-SPENT = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED, State.LOST)
-OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
+FIELDS = "id, state, request_id, session, estimate, meta, lease"  # those of an Entry, and a lease
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One job as written down."""
+    """One job as written down.
+
+    Attributes:
+        being_sent: by this process or another one, now.
+    """
 
     id: int
     state: State
     request_id: str | None
     session: str
-    created: float
     estimate: float | None
     meta: str | None
+    being_sent: bool
 
 
-@dataclass(frozen=True)
-class Caps:
-    """US dollars that one run of a node, and all since the program started, may cost; 0 = any."""
+class Journal(Database):
+    """The journal, and every way it is read or changed.
 
-    run: float
-    session: float
-
-
-class Journal:
-    """The file, and every way it is read or changed.
-
-    Args:
-        folder: where it lies; made if it is not there, for this user alone.
+    Attributes:
+        pictures: the files of finished jobs.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / FILE_NAME
-        with self._translated():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
-        with _CREATING, self.open() as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                db.execute("PRAGMA auto_vacuum = FULL")
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(SCHEMA + "PRAGMA user_version = 1;")
+        super().__init__(folder)
+        self.pictures = PictureFolder(folder)
+        with self.translated():
+            job_housekeeping.start(self, self.file)
 
     def find(self, key: str) -> Entry | None:
         """The newest job for that picture, unless sending it again is the right thing to do."""
-        return self._one(f"key = ? AND state IN ({_marks(OPEN)})", (key, *OPEN))
+        with self.open() as db:
+            return self._open_job(db, key)
 
     def find_request(self, request_id: str, server: str) -> Entry | None:
         """The newest job of that request id on that server."""
-        return self._one("request_id = ? AND server = ?", (request_id, server))
+        if self.sends.owes():
+            with self.transaction():  # which writes what is owed; it may be this very id
+                pass
+        with self.open() as db:
+            return self._newest(db, "request_id = ? AND server = ?", (request_id, server))
 
     def begin(
-        self, key: str, server: str, run: str, estimate: float | None, caps: Caps, about: str = ""
-    ) -> int | Entry:
+        self, key: str, server: str, run: str, estimate: float | None, limits: SpendLimits,
+        about: str = "",
+    ) -> int | Entry:  # fmt: skip
         """Write a job down before it is sent: its number, or the open job that is already there.
+        The caller ends it with `sent`, `unknown` or `drop`; until then it is a live send.
 
         Raises:
-            InputError: with this job, and all that may still be billed, a cap would be passed.
+            InputError: with this job, and all that may still be billed, a limit would be passed.
         """
-        with self.open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            query = f"SELECT {FIELDS} FROM jobs WHERE key = ? AND state IN ({_marks(OPEN)})"
-            row = db.execute(query + " ORDER BY id DESC", (key, *OPEN)).fetchone()
-            if row is not None:
-                return _entry(row)
-            check_cap("run", _spent(db, "run", run), estimate, caps.run)
-            check_cap("session", _spent(db, "session", SESSION), estimate, caps.session)
-            job = db.execute(
-                "INSERT INTO jobs (key, server, about, state, session, run, estimate, created)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (key, server, about, State.SENDING, SESSION, run, estimate, time.time()),
-            ).lastrowid
-            db.execute("COMMIT")
-            assert job is not None
+        job = 0
+        try:
+            with self.transaction() as db:
+                entry = self._open_job(db, key)
+                if entry is not None:
+                    return entry
+                check_limit("run", _spent(db, "run = ?", run), estimate, limits.run)
+                check_limit("session", _spent(db, "session = ?", SESSION), estimate, limits.session)
+                job = create(db, State.SENDING, {
+                    "key": key, "server": server, "about": about, "session": SESSION, "run": run,
+                    "estimate": estimate, "created": time.time(), "lease": new_lease(),
+                })  # fmt: skip
+                self.sends.begin(job, key)  # before another thread can see the row
             return job
+        except BaseException:
+            self.sends.end(job)
+            raise
+
+    def sent(self, job: int, request_id: str) -> None:
+        """The job was accepted under this id."""
+        self._end_send(job, State.SENT, {"request_id": request_id})
+
+    def unknown(self, job: int, request_id: str | None) -> None:
+        """The job was sent, and no usable answer came; its id may have stood on what did come."""
+        self._end_send(job, State.UNKNOWN, {"request_id": request_id})
 
     def drop(self, job: int) -> None:
         """Forget a job that was never accepted."""
-        self._run("DELETE FROM jobs WHERE id = ?", (job,))
+        self._end_send(job, None, {})
+
+    def _end_send(self, job: int, to: State | None, columns: dict[str, object]) -> None:
+        key = self.sends.key_of(job)
+
+        def change(db: sqlite3.Connection) -> None:
+            _check_same(db, job, "key", key)
+            move(db, job, to, columns)
+
+        try:
+            with self.sends.owing(change), self.transaction() as db:
+                change(db)
+        finally:
+            self.sends.end(job)
 
     def end(
         self, job: int, state: State, cost: float | None, *, may_be_billed: bool = False
     ) -> None:
         """The job is over. One that may have been billed counts as estimated if `cost` is unknown.
-
-        One that may never have been accepted is not lost because the service does not know it: the
-        id it is asked by may be no job's.
+        An end that may not follow the job's state changes nothing: one that may never have been
+        accepted is not lost because the service does not know it, and a result that another
+        process has written stays.
         """
-        change = (
-            "UPDATE jobs SET state = ?, cost = coalesce(?, cost, CASE WHEN ? THEN estimate END)"
-        )
-        change += " WHERE id = ? AND NOT (state = ? AND ? = ?)"
-        values = (state, cost, may_be_billed, job, State.UNKNOWN, state, State.LOST)
-        self._run(change, values)
+        billed = "coalesce(?, cost, CASE WHEN ? THEN estimate END)"
+        with self.transaction() as db:
+            try:
+                move(db, job, state)
+            except TransitionError as error:
+                LOG.info("%s", error)
+                return
+            values = (cost, may_be_billed, job)
+            db.execute(f"UPDATE jobs SET cost = {billed} WHERE id = ?", values)
 
     def answer_unknown(self, collected: int, about: str) -> None:
         """A collected job turns out to be the one of that server whose answer was lost: the lost
         one gets its id and images, if there is exactly one that it can be.
         """
-        with self.open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            query = "SELECT id FROM jobs WHERE (state = ? OR (state = ? AND session != ?))"
-            query += " AND about = ? AND server = (SELECT server FROM jobs WHERE id = ?)"
-            values = (State.UNKNOWN, State.SENDING, SESSION, about, collected)
-            rows = db.execute(query, values).fetchall()
-            if len(rows) == 1:
-                lost = rows[0][0]
-                db.execute(
-                    "UPDATE jobs SET (state, request_id, meta) ="
-                    " (SELECT state, request_id, meta FROM jobs WHERE id = ?) WHERE id = ?",
-                    (collected, lost),
-                )
-                db.execute("UPDATE images SET job = ? WHERE job = ?", (lost, collected))
-                db.execute("DELETE FROM jobs WHERE id = ?", (collected,))
-            db.execute("COMMIT")
-
-    def sent(self, job: int, request_id: str) -> None:
-        """The job was accepted under this id."""
-        change = "UPDATE jobs SET state = ?, request_id = ? WHERE id = ?"
-        self._run(change, (State.SENT, request_id, job))
-
-    def unknown(self, job: int, request_id: str | None) -> None:
-        """The job was sent, and no usable answer came; its id may have stood on what did come."""
-        change = "UPDATE jobs SET state = ?, request_id = ? WHERE id = ?"
-        self._run(change, (State.UNKNOWN, request_id, job))
+        where = "state IN (?, ?) AND about = ? AND server = (SELECT server FROM jobs WHERE id = ?)"
+        values = (State.UNKNOWN, State.SENDING, about, collected)
+        with self.transaction() as db:
+            entries = self._entries(db, where, values)
+            lost = [entry.id for entry in entries if not entry.being_sent]
+            if len(lost) != 1:
+                return
+            query = "SELECT state, request_id, meta FROM jobs WHERE id = ?"
+            state, request_id, meta = db.execute(query, (collected,)).fetchone()
+            move(db, lost[0], State(state), {"request_id": request_id, "meta": meta})
+            db.execute("UPDATE pictures SET job = ? WHERE job = ?", (lost[0], collected))
+            move(db, collected, None)
 
     def adopt(self, request_id: str, server: str) -> int:
         """Write down a job that this journal has never seen, by its request id."""
-        with self.open() as db:
-            job = db.execute(
-                "INSERT INTO jobs (key, server, about, state, request_id, session, run, cost,"
-                " created) VALUES ('', ?, '', ?, ?, '', '', 0, ?)",
-                (server, State.SENT, request_id, time.time()),
-            ).lastrowid
-            assert job is not None
-            return job
+        with self.transaction() as db:
+            return create(db, State.SENT, {
+                "key": "", "server": server, "about": "", "request_id": request_id, "session": "",
+                "run": "", "cost": 0, "created": time.time(), "lease": 0,
+            })  # fmt: skip
 
     def keep(
         self, job: int, state: State, images: Sequence[bytes], cost: float | None, meta: str,
         request_id: str | None = None,
     ) -> None:  # fmt: skip
-        """The result of a job, all of it or nothing; makes room by dropping the oldest images."""
-        with self.open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(
-                "UPDATE jobs SET state = ?, cost = coalesce(?, cost), meta = ?,"
-                " request_id = coalesce(?, request_id) WHERE id = ?",
-                (state, cost, meta, request_id, job),
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO images VALUES (?, ?, ?)",
-                [(job, number, data) for number, data in enumerate(images)],
-            )
-            _make_room(db, job)
-            db.execute("COMMIT")
+        """The result of a job, all of it or nothing; makes room by dropping the oldest images.
+        Where only the database cannot be written, the files stay, and the row follows with the
+        next write of this process.
+        """
+        files = self.write_pictures(images)
+
+        def change(db: sqlite3.Connection) -> list[str]:
+            _check_same(db, job, "request_id", request_id)
+            self.pictures.check(files)
+            move(db, job, state, {"meta": meta})
+            query = "UPDATE jobs SET cost = coalesce(?, cost),"
+            query += " request_id = coalesce(?, request_id) WHERE id = ?"
+            db.execute(query, (cost, request_id, job))
+            replaced, _ = _delete_rows(db, job)
+            sizes = map(len, images)
+            rows = [(job, *row) for row in zip(range(len(files)), files, sizes, strict=True)]
+            db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            return replaced
+
+        with self.sends.owing(change), self.transaction() as db:
+            replaced = change(db)
+        self.pictures.delete(replaced)
+        try:
+            job_housekeeping.make_room(self, job)
+        except JournalError as error:  # the result is written all the same
+            LOG.warning("No room was made: %s", error)
 
     def images(self, job: int) -> list[bytes]:
-        """The bytes of a finished job, in order."""
-        with self.open() as db:
-            query = "SELECT data FROM images WHERE job = ? ORDER BY number"
-            return [row[0] for row in db.execute(query, (job,))]
+        """The bytes of a finished job, in order.
 
-    def spent(self, *, run: str | None = None) -> float:
-        """US dollars of this run or, without one, of this session; what is under way included."""
+        Raises:
+            PictureMissingError: a file is gone. The job is then lost: running it again sends it.
+        """
+        query = "SELECT number, file, size, NULL FROM pictures WHERE job = ? UNION ALL"
+        query += " SELECT number, NULL, 0, data FROM blobs WHERE job = ? ORDER BY number"
         with self.open() as db:
-            return _spent(db, "session", SESSION) if run is None else _spent(db, "run", run)
+            rows = db.execute(query, (job, job)).fetchall()
+            try:
+                return [data or b"" if file is None else self.pictures.read(file, size)
+                        for _, file, size, data in rows]  # fmt: skip
+            except PictureMissingError:
+                self.drop_images([job])
+                raise
+
+    def is_live(self, job: int, session: str, lease: float | None) -> bool:
+        """Whether a job that stands as being sent is being sent now: by this process, which knows
+        its own, or by another one that renews its lease.
+        """
+        return self.sends.key_of(job) is not None if session == SESSION else is_leased(lease)
+
+    def picture_names(self) -> set[str]:
+        """The files that the journal names."""
+        with self.open() as db:
+            return {row[0] for row in db.execute("SELECT file FROM pictures")}
+
+    def write_pictures(self, images: Iterable[bytes]) -> list[str]:
+        """New files, which a row should name soon; their names."""
+        with self.translated():
+            return self.pictures.write_all(images)
+
+    def drop_images(self, jobs: Sequence[int]) -> int:
+        """Forget what a few finished jobs made, in one short transaction; the freed bytes. What
+        they cost counts on. The files are deleted outside the transaction.
+        """
+        files: list[str] = []
+        freed = 0
+        with self.transaction() as db:
+            for job in jobs:
+                names, size = _delete_rows(db, job)
+                files, freed = files + names, freed + size
+                if state_of(db, job) is State.DONE:
+                    move(db, job, State.LOST)
+        self.pictures.delete(files)
+        return freed
+
+    def forget(self, before: float, newest: int) -> None:
+        """Delete the rows of earlier sessions that were begun before that time (since 1970)."""
+        query = "DELETE FROM jobs WHERE created < ? AND session != ? AND id != ?"
+        with self.transaction() as db:
+            db.execute(query, (before, SESSION, newest))
+
+    def retained(self) -> tuple[int, int]:
+        """Bytes and number of all pictures."""
+        with self.open() as db:
+            query = "SELECT total(size), count(*) FROM (SELECT size FROM pictures"
+            query += " UNION ALL SELECT length(data) FROM blobs)"
+            size, number = db.execute(query).fetchone()
+            return int(size), int(number)
+
+    def spent(self, *, run: str | None = None, since: float | None = None) -> float:
+        """US dollars of this run, or since that time (seconds since 1970), or of this session; what
+        is under way included.
+        """
+        with self.open() as db:
+            if since is not None:
+                return _spent(db, "created > ?", since)
+            return _spent(db, "session = ?", SESSION) if run is None else _spent(db, "run = ?", run)
 
     def price(self, server: str, youngest: float) -> tuple[float, str] | None:
         """A price asked for at most `youngest` seconds ago: dollars per unit, unit."""
@@ -249,78 +280,57 @@ class Journal:
 
     def set_price(self, server: str, unit_price: float, unit: str) -> None:
         values = (server, unit_price, unit, time.time())
-        self._run("INSERT OR REPLACE INTO prices VALUES (?, ?, ?, ?)", values)
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?, ?)", values)
 
-    def _one(self, where: str, values: tuple[object, ...]) -> Entry | None:
-        with self.open() as db:
-            query = f"SELECT {FIELDS} FROM jobs WHERE {where} ORDER BY id DESC"
-            row = db.execute(query, values).fetchone()
-            return None if row is None else _entry(row)
+    def _open_job(self, db: sqlite3.Connection, key: str) -> Entry | None:
+        return self._newest(db, f"key = ? AND state IN ({_marks(OPEN)})", (key, *OPEN))
 
-    def _run(self, change: str, values: tuple[object, ...]) -> None:
-        with self.open() as db:
-            db.execute(change, values)
+    def _newest(
+        self, db: sqlite3.Connection, where: str, values: tuple[object, ...]
+    ) -> Entry | None:
+        return next(iter(self._entries(db, where, values, "LIMIT 1")), None)
 
-    @contextmanager
-    def open(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own, for a question that no other method asks.
+    def _entries(
+        self, db: sqlite3.Connection, where: str, values: tuple[object, ...], limit: str = ""
+    ) -> list[Entry]:
+        query = f"SELECT {FIELDS} FROM jobs WHERE {where} ORDER BY id DESC {limit}"
+        rows = db.execute(query, values).fetchall()
+        return [self._entry(*row) for row in rows]
 
-        Raises:
-            JournalError: the file cannot be used.
-        """
-        with self._translated():
-            connection = sqlite3.connect(self._file, timeout=BUSY_SECONDS, isolation_level=None)
-            with closing(connection) as db:
-                db.execute("PRAGMA foreign_keys = ON")
-                yield db
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise JournalError(
-                f"The journal of paid jobs cannot be used: {self._file}: {error}. Without it a job "
-                "could be paid for twice, so nothing is sent. Make room or repair the rights; if "
-                "the file is broken, move it away."
-            ) from error
+    def _entry(
+        self, job: int, state: str, request_id: str | None, session: str,
+        estimate: float | None, meta: str | None, lease: float | None,
+    ) -> Entry:  # fmt: skip
+        sending = State(state) is State.SENDING and self.is_live(job, session, lease)
+        return Entry(job, State(state), request_id, session, estimate, meta, sending)
 
 
-FIELDS = "id, state, request_id, session, created, estimate, meta"
+def _check_same(db: sqlite3.Connection, job: int, column: str, value: str | None) -> None:
+    """Raises TransitionError if the row belongs to another job: what is owed may come after the
+    file was replaced by a new one.
+    """
+    row = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (job,)).fetchone()
+    if row is not None and None not in (value, row[0]) and row[0] != value:
+        raise TransitionError(f"Job {job} of the journal is another one than before.")
 
 
-def _entry(row: tuple[object, ...]) -> Entry:
-    job, state, request_id, session, created, estimate, meta = row
-    return Entry(job, State(state), request_id, session, created, estimate, meta)  # type: ignore[arg-type]
-
-
-def _spent(db: sqlite3.Connection, column: str, value: str) -> float:
+def _spent(db: sqlite3.Connection, where: str, value: str | float) -> float:
+    """US dollars of all jobs for which `where` holds: the one query of what was spent. A job whose
+    bill is not known counts as estimated, if it may be billed.
+    """
     each = f"coalesce(cost, CASE WHEN state IN ({_marks(SPENT)}) THEN estimate END)"
-    query = f"SELECT total({each}) FROM jobs WHERE {column} = ?"
+    query = f"SELECT total({each}) FROM jobs WHERE {where}"
     return float(db.execute(query, (*SPENT, value)).fetchone()[0])
 
 
-def _make_room(db: sqlite3.Connection, newest: int) -> None:
-    """Drops images that are too old, and the oldest while there are too many. What they cost
-    counts on until the session ends.
-    """
-    expired = time.time() - KEPT_DAYS * 86400
-    old = "SELECT id FROM jobs WHERE created < ? AND id != ? AND state = ?"
-    rows = db.execute(old, (expired, newest, State.DONE)).fetchall()
-    drop_images(db, [row[0] for row in rows])
-    db.execute("DELETE FROM jobs WHERE created < ? AND session != ?", (expired, SESSION))
-    while db.execute("SELECT total(length(data)) FROM images").fetchone()[0] > KEPT_BYTES:
-        oldest = db.execute("SELECT min(job) FROM images WHERE job != ?", (newest,)).fetchone()[0]
-        if oldest is None:
-            return
-        drop_images(db, [oldest])
-
-
-def drop_images(db: sqlite3.Connection, jobs: Sequence[int]) -> None:
-    """Forgets what these finished jobs made; what they cost counts on."""
-    rows = [(job,) for job in jobs]
-    db.executemany("DELETE FROM images WHERE job = ?", rows)
-    db.executemany(f"UPDATE jobs SET state = '{State.LOST.value}' WHERE id = ?", rows)
+def _delete_rows(db: sqlite3.Connection, job: int) -> tuple[list[str], int]:
+    """Let a job name no pictures; the names of the files it had, and the bytes of all of them."""
+    rows = db.execute("SELECT file, size FROM pictures WHERE job = ?", (job,)).fetchall()
+    blobs = db.execute("SELECT total(length(data)) FROM blobs WHERE job = ?", (job,)).fetchone()[0]
+    for table in ("pictures", "blobs"):
+        db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
+    return [row[0] for row in rows], int(blobs) + sum(row[1] for row in rows)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -1,59 +1,74 @@
-"""What may be spent: the caps of a node, and the ceilings that the user set for this machine."""
+"""Spend limits: those of a node, and those that the user set for this machine."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..contracts import FalSpec
 from ..errors import InputError
 
-CEILINGS = {"run": "Ceiling for one run", "session": "Ceiling for a session"}
+SETTINGS = {"run": "Ceiling for one run", "session": "Ceiling for a session"}
 
 
-class Ceiling(float):
-    """A cap in US dollars that no node set, so that no node can raise it."""
+@dataclass(frozen=True)
+class SpendLimits:
+    """US dollars that one run of a node, and all since the program started, may cost; 0 = any."""
+
+    run: float
+    session: float
 
 
-def below(spec: FalSpec, run_ceiling: float, session_ceiling: float) -> FalSpec:
-    """The spec with each cap no higher than its ceiling; 0 is no ceiling, and no cap."""
+class MachineLimit(float):
+    """A spend limit in US dollars that no node set, so that no node can raise it."""
+
+
+def limited(spec: FalSpec, run_limit: float, session_limit: float) -> FalSpec:
+    """The spec with each limit no higher than the machine's; 0 is no limit."""
     return replace(
         spec,
-        run_cap=_lower(spec.run_cap, run_ceiling),
-        session_cap=_lower(spec.session_cap, session_ceiling),
+        run_cap=_lower(spec.run_cap, run_limit),
+        session_cap=_lower(spec.session_cap, session_limit),
     )
 
 
-def check_cap(which: str, spent: float, more: float | None, cap: float) -> None:
-    """Raises InputError if `more` US dollars on top of `spent` would pass the cap; 0 = no cap.
+def limits_of(spec: FalSpec) -> SpendLimits:
+    """What the widgets run_cap and session_cap say, or the machine."""
+    return SpendLimits(spec.run_cap, spec.session_cap)
+
+
+def check_limit(which: str, spent: float, more: float | None, limit: float) -> None:
+    """Raises InputError if `more` US dollars on top of `spent` would pass the limit; 0 = no limit.
 
     Args:
         which: "run" or "session".
     """
-    if not (cap and more and spent + more > cap):
+    if not (limit and more and spent + more > limit):
         return
-    if isinstance(cap, Ceiling):
-        limit = f'the ceiling of ${cap:g} that was set for this machine. Raise "{CEILINGS[which]}" '
-        limit += "in Settings > OneReward"
+    if isinstance(limit, MachineLimit):
+        name = f'the ceiling of ${limit:g} that was set for this machine. Raise "{SETTINGS[which]}"'
+        name += " in Settings > OneReward"
     else:
-        limit = f"the {which}_cap of ${cap:g}. Raise it on OneReward Fal Backend"
+        name = f"the {which}_cap of ${limit:g}. Raise it on OneReward Fal Backend"
     raise InputError(
         f"This would cost about ${more:.3f}, and ${spent:.3f} of this {which} is spent or on "
-        f"its way: more than {limit}, or use fewer pictures, variations or pixels. This was not "
+        f"its way: more than {name}, or use fewer pictures, variations or pixels. This was not "
         "sent."
     )
 
 
 def how_to_lift(spec: FalSpec) -> str:
     """What to set so that nothing limits a run, as an order: "set ... to 0 on ..."."""
-    caps = {"run": spec.run_cap, "session": spec.session_cap}
-    ceilings = [f'"{CEILINGS[which]}"' for which in caps if isinstance(caps[which], Ceiling)]
-    words = "set run_cap and session_cap to 0 on OneReward Fal Backend"
-    if ceilings:
-        words += f" and {' and '.join(ceilings)} to 0 in Settings > OneReward"
-    return words
+    limits = {"run": spec.run_cap, "session": spec.session_cap}
+    machines = [which for which, limit in limits.items() if isinstance(limit, MachineLimit)]
+    settings = [f'"{SETTINGS[which]}"' for which in machines]
+    text = "set run_cap and session_cap to 0 on OneReward Fal Backend"
+    if settings:
+        text += f" and {' and '.join(settings)} to 0 in Settings > OneReward"
+    return text
 
 
-def _lower(cap: float, ceiling: float) -> float:
-    if not ceiling:
-        return cap
-    return cap if 0 < cap < ceiling else Ceiling(ceiling)  # a cap that is no number is none
+def _lower(limit: float, machines: float) -> float:
+    if not machines:
+        return limit
+    # A limit that is no number is none.
+    return limit if 0 < limit < machines else MachineLimit(machines)

@@ -28,7 +28,7 @@ CPUS = 4  # as Ray counts them; the machine may have fewer
 
 
 class RayCluster:
-    """The server on painters of its own Ray.
+    """The server on workers of its own Ray.
 
         with RayCluster(tmp_path, min_replicas=2, max_replicas=2) as server:
             server.call("GET", "/health")
@@ -73,7 +73,7 @@ class RayCluster:
         return self._session.request(method, url, headers=headers, timeout=60, **more)
 
     def replicas(self, name: str) -> list[int]:
-        """The process ids of the `Painter`s, or of the `Head`s."""
+        """The process ids of the `Worker`s, or of the `Head`s."""
         title, found = f"ray::ServeReplica:default:{name}", []
         for process in _children(self._processes[0].pid):
             with suppress(psutil.NoSuchProcess):

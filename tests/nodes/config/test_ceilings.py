@@ -13,7 +13,7 @@ from onereward_pack.nodes.config.preferences import change
 from onereward_pack.nodes.contracts import Backend, FalSpec
 from onereward_pack.nodes.errors import InputError
 from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE
-from onereward_pack.nodes.fal.spend_limits import Ceiling, below, check_cap
+from onereward_pack.nodes.fal.spend_limits import MachineLimit, check_limit, limited
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_the_smaller_one_counts_and_0_is_none(
     which: str, cap: float, ceiling: float, lower: float, is_ceiling: bool
 ) -> None:
     ceilings = {"run_ceiling": 0.0, "session_ceiling": 0.0, f"{which}_ceiling": ceiling}
-    spec = below(FalSpec(**{f"{which}_cap": cap}), **ceilings)  # type: ignore[arg-type]
+    spec = limited(FalSpec(**{f"{which}_cap": cap}), **ceilings)  # type: ignore[arg-type]
     found = getattr(spec, f"{which}_cap")
-    assert found == lower and isinstance(found, Ceiling) == is_ceiling
+    assert found == lower and isinstance(found, MachineLimit) == is_ceiling
     other = {"run": "session", "session": "run"}[which]
     assert getattr(spec, f"{other}_cap") == getattr(FalSpec(), f"{other}_cap")
 
@@ -54,14 +54,14 @@ def test_the_smaller_one_counts_and_0_is_none(
     ("run", "Ceiling for one run"), ("session", "Ceiling for a session"),
 ])  # fmt: skip
 def test_the_error_names_the_ceiling_and_not_the_widget(which: str, label: str) -> None:
-    check_cap(which, 1.0, 1.0, Ceiling(2.0))
+    check_limit(which, 1.0, 1.0, MachineLimit(2.0))
     with pytest.raises(InputError) as failure:
-        check_cap(which, 1.0, 1.5, Ceiling(2.0))
+        check_limit(which, 1.0, 1.5, MachineLimit(2.0))
     said = str(failure.value)
     assert f'the ceiling of $2 that was set for this machine. Raise "{label}" in Settings' in said
     assert "_cap" not in said and "OneReward Fal Backend" not in said and "not sent" in said
     with pytest.raises(InputError, match=f"{which}_cap of .2. Raise it on OneReward Fal Backend"):
-        check_cap(which, 1.0, 1.5, 2.0)
+        check_limit(which, 1.0, 1.5, 2.0)
 
 
 @pytest.mark.parametrize("cap", [0.0, 100.0])

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 from fakes.fal_edits import Watched, hurry, small_request
-from fakes.fal_journals import begin, job_in, kept, write
+from fakes.fal_journals import begin, finished, job_in, write
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.backends import clear_kept, collect_job, resolve_backend, view_journal
 from onereward_pack.nodes.contracts import FalSpec
 from onereward_pack.nodes.errors import InputError, JournalError, RemoteError
 from onereward_pack.nodes.fal import job_store as module
 from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE
+from onereward_pack.nodes.fal.job_database import FILE_NAME
 from onereward_pack.nodes.fal.job_history import NEWEST, clear_images, server_of, view
-from onereward_pack.nodes.fal.job_store import FILE_NAME, Journal, State
+from onereward_pack.nodes.fal.job_states import State
+from onereward_pack.nodes.fal.job_store import Journal
+from onereward_pack.nodes.fal.spend_limits import SpendLimits
 
 NAMES = {"fal": "fal"}
 
@@ -49,7 +52,7 @@ def test_the_newest_jobs_come_first_and_no_more_than_a_hundred(tmp_path: Path) -
 
 def test_a_job_is_told_by_what_a_person_knows_it_by(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    number = journal.begin("key", "fal", "run", 0.5, module.Caps(0, 0), "seed 7, 1024x768")
+    number = journal.begin("key", "fal", "run", 0.5, SpendLimits(0, 0), "seed 7, 1024x768")
     assert isinstance(number, int)
     journal.sent(number, "id-1")
     journal.keep(number, State.DONE, [b"one", b"three"], 0.25, '{"seed": 7}')
@@ -77,7 +80,9 @@ def test_a_job_that_another_program_was_sending_lost_its_answer(
 ) -> None:
     begin(Journal(tmp_path))
     assert view(tmp_path, NAMES)["jobs"][0]["state"] == "being sent"
-    monkeypatch.setattr(module, "SESSION", "the program was started again")
+    monkeypatch.setattr(module, "SESSION", "another program looks, or this one after a restart")
+    assert view(tmp_path, NAMES)["jobs"][0]["state"] == "being sent"
+    write(tmp_path, "UPDATE jobs SET lease = 1")  # it ran out
     assert view(tmp_path, NAMES)["jobs"][0]["state"] == "sent, the answer was lost"
 
 
@@ -109,8 +114,8 @@ def test_the_totals_count_what_is_kept_and_what_was_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path)
-    kept(journal, "a", 1000, cost=0.25)
-    kept(journal, "old", 100, cost=8.0)
+    finished(journal, "a", 1000, cost=0.25)
+    finished(journal, "old", 100, cost=8.0)
     write(tmp_path, "UPDATE jobs SET created = created - 31 * 86400 WHERE key = 'old'")
     begin(journal, "under way", 0.5)
     job_in(journal, State.FAILED, "free")
@@ -122,8 +127,8 @@ def test_the_totals_count_what_is_kept_and_what_was_spent(
 
 def test_clearing_drops_the_images_and_keeps_the_ledger(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    kept(journal, "a", 1000)
-    kept(journal, "b", 500)
+    finished(journal, "a", 1000)
+    finished(journal, "b", 500)
     under_way = begin(journal, "under way")
     journal.sent(under_way, "id-under way")
     before = (tmp_path / FILE_NAME).stat().st_size

@@ -9,10 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fakes.fal_journals import NO_CAPS, begin, job_in, kept, write
+from fakes.fal_journals import NO_LIMITS, begin, finished, job_in, write
 from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.fal import job_housekeeping
 from onereward_pack.nodes.fal import job_store as module
-from onereward_pack.nodes.fal.job_store import FILE_NAME, SESSION, Caps, Entry, Journal, State
+from onereward_pack.nodes.fal.job_database import FILE_NAME
+from onereward_pack.nodes.fal.job_states import State
+from onereward_pack.nodes.fal.job_store import SESSION, Entry, Journal
+from onereward_pack.nodes.fal.spend_limits import SpendLimits
 
 OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
 FREE = (State.FAILED, State.CANCELLED)  # what cost nothing
@@ -36,7 +40,7 @@ def test_the_file_and_its_folder_are_for_this_user_alone(tmp_path: Path) -> None
 def test_a_job_that_may_have_a_result_is_not_begun_again(tmp_path: Path, state: State) -> None:
     journal = Journal(tmp_path)
     number = job_in(journal, state)
-    entry = journal.begin("key", "fal", "another run", 1.0, NO_CAPS)
+    entry = journal.begin("key", "fal", "another run", 1.0, NO_LIMITS)
     assert isinstance(entry, Entry)
     assert (entry.id, entry.state, entry.session) == (number, state, SESSION)
     assert journal.find("key") == entry
@@ -77,19 +81,19 @@ def test_of_two_jobs_of_one_request_the_newest_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["run", "session"])
 @pytest.mark.parametrize("state", [state for state in State if state not in FREE])
 def test_a_cap_counts_all_that_may_be_billed(tmp_path: Path, state: State, which: str) -> None:
-    journal, caps = Journal(tmp_path), Caps(**{"run": 0.0, "session": 0.0, which: 1.5})
+    journal, limits = Journal(tmp_path), SpendLimits(**{"run": 0.0, "session": 0.0, which: 1.5})
     job_in(journal, state, "first")
     with pytest.raises(InputError, match=rf"\$1.000.*{which}_cap of \$1.5.*This was not sent"):
-        begin(journal, "second", caps=caps)
+        begin(journal, "second", limits=limits)
     assert journal.find("second") is None
-    assert begin(journal, "second", 0.5, caps), "a cap may be reached, not passed"
+    assert begin(journal, "second", 0.5, limits), "a cap may be reached, not passed"
 
 
 @pytest.mark.parametrize("state", FREE)
 def test_a_cap_does_not_count_what_cost_nothing(tmp_path: Path, state: State) -> None:
     journal = Journal(tmp_path)
     job_in(journal, state, "first")
-    assert begin(journal, "second", caps=Caps(1.0, 1.0))
+    assert begin(journal, "second", limits=SpendLimits(1.0, 1.0))
 
 
 def test_a_run_counts_its_own_jobs_and_a_session_all(
@@ -106,9 +110,9 @@ def test_a_run_counts_its_own_jobs_and_a_session_all(
 
 def test_the_bill_takes_the_place_of_the_estimate(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    kept(journal, "cheaper", 1, cost=0.25)
-    kept(journal, "not told", 1, cost=None)
-    begin(journal, "price unknown", None, Caps(0.1, 0.1))
+    finished(journal, "cheaper", 1, cost=0.25)
+    finished(journal, "not told", 1, cost=None)
+    begin(journal, "price unknown", None, SpendLimits(0.1, 0.1))
     assert journal.spent() == 1.25
 
 
@@ -126,31 +130,31 @@ def test_a_kept_result_comes_back_in_order(tmp_path: Path) -> None:
 def test_room_is_made_by_dropping_the_oldest_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(job_housekeeping, "RETAINED_BYTES", 1000)
     journal = Journal(tmp_path)
-    numbers = {key: kept(journal, key, 400) for key in "abc"}
+    numbers = {key: finished(journal, key, 400) for key in "abc"}
     assert journal.find("a") is None
     assert [len(journal.images(numbers[key])) for key in "abc"] == [0, 1, 1]
-    assert kept(journal, "larger than all", 5000)
+    assert finished(journal, "larger than all", 5000)
     assert journal.find("larger than all") and not journal.find("b") and not journal.find("c")
 
 
 def test_what_was_paid_for_counts_after_its_images_made_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(job_housekeeping, "RETAINED_BYTES", 1000)
     journal = Journal(tmp_path)
     for key in "abc":
-        kept(journal, key, 800)
+        finished(journal, key, 800)
     assert journal.spent() == 3.0
 
 
 def test_a_result_is_kept_for_30_days(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for key, days in (("old", 31), ("young", 29)):
-        kept(journal, key, 1)
+        finished(journal, key, 1)
         write(tmp_path, f"UPDATE jobs SET created = created - {days * 86400} WHERE key = '{key}'")
-    kept(journal, "new", 1)
+    finished(journal, "new", 1)
     assert [journal.find(key) is not None for key in ("old", "young", "new")] == [False, True, True]
 
 
@@ -159,7 +163,7 @@ def test_age_does_not_make_a_job_cost_what_it_did_not(tmp_path: Path, state: Sta
     journal = Journal(tmp_path)
     job_in(journal, state, "old")
     write(tmp_path, f"UPDATE jobs SET created = created - {31 * 86400}")
-    kept(journal, "new", 1)
+    finished(journal, "new", 1)
     assert journal.spent() == 1.0
 
 
@@ -179,5 +183,7 @@ def test_an_end_that_may_have_been_billed_counts_as_estimated(
     tmp_path: Path, state: State, billed: bool
 ) -> None:
     book = Journal(tmp_path)
-    book.end(begin(book), state, None, may_be_billed=billed)
+    number = begin(book)
+    book.sent(number, "id-1")
+    book.end(number, state, None, may_be_billed=billed)
     assert book.spent() == (1.0 if billed else 0.0)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fakes.fal_journals import NO_CAPS, begin, program
+from fakes.fal_journals import NO_LIMITS, begin, disk_of, program, without_rights
 from onereward_pack.nodes.errors import JournalError
-from onereward_pack.nodes.fal import job_store as module
-from onereward_pack.nodes.fal.job_store import FILE_NAME, SESSION, Entry, Journal, State
+from onereward_pack.nodes.fal import job_database
+from onereward_pack.nodes.fal.job_database import FILE_NAME
+from onereward_pack.nodes.fal.job_states import State
+from onereward_pack.nodes.fal.job_store import SESSION, Entry, Journal
 
 
 def test_the_first_use_by_eight_threads_at_once_begins_one_job(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_first_use_by_eight_threads_at_once_begins_one_job(tmp_path: Path) -
 
     def work(folder: Path) -> int | Entry:
         gate.wait()
-        return Journal(folder).begin("key", "fal", "run", 1.0, NO_CAPS)
+        return Journal(folder).begin("key", "fal", "run", 1.0, NO_LIMITS)
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(10):
@@ -34,7 +34,7 @@ def test_the_first_use_by_eight_threads_at_once_begins_one_job(tmp_path: Path) -
 def test_two_programs_at_once_begin_every_job_once(tmp_path: Path) -> None:
     code = """
 print("ready", flush=True); sys.stdin.readline()
-begun = [journal.begin(str(i), "fal", "run", 1.0, Caps(0, 0)) for i in range(40)]
+begun = [journal.begin(str(i), "fal", "run", 1.0, SpendLimits(0, 0)) for i in range(40)]
 print(sum(isinstance(each, int) for each in begun))
 """
     programs = [program(code, tmp_path) for _ in range(2)]
@@ -50,7 +50,7 @@ print(sum(isinstance(each, int) for each in begun))
 
 def test_after_a_kill_the_job_stands_as_being_sent_by_another_session(tmp_path: Path) -> None:
     code = """
-journal.begin("key", "fal", "run", 1.0, Caps(0, 0))
+journal.begin("key", "fal", "run", 1.0, SpendLimits(0, 0))
 print("begun", flush=True); sys.stdin.readline()
 """
     with program(code, tmp_path) as victim:
@@ -59,17 +59,6 @@ print("begun", flush=True); sys.stdin.readline()
     entry = Journal(tmp_path).find("key")
     assert entry is not None and entry.state is State.SENDING and entry.session != SESSION
     assert entry.request_id is None
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """No file can grow past `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_keeps_nothing_of_a_result_and_says_so(tmp_path: Path) -> None:
@@ -128,19 +117,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "file" / "folder") in str(failure.value)
 
 
-@contextmanager
-def without_rights() -> Iterator[None]:
-    """As a user who owns nothing here; root may write everywhere."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-
-
 def test_a_folder_that_became_read_only_begins_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "pack")
     (tmp_path / "pack").chmod(0o500)
@@ -153,7 +129,7 @@ def test_a_folder_that_became_read_only_begins_nothing(tmp_path: Path) -> None:
 def test_a_program_that_holds_the_file_is_waited_for_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(job_database, "BUSY_SECONDS", 0.2)
     journal = Journal(tmp_path)
     number = begin(journal)
     with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
@@ -162,14 +138,14 @@ def test_a_program_that_holds_the_file_is_waited_for_but_not_for_ever(
         with pytest.raises(JournalError, match="locked"):
             journal.sent(number, "id-1")
         other.execute("COMMIT")
-    journal.sent(number, "id-1")
-    assert journal.find_request("id-1", "fal") is not None
+    entry = journal.find_request("id-1", "fal")
+    assert entry is not None and entry.id == number, "what is owed is written first"
 
 
 def test_a_program_that_reads_holds_up_nobody_who_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 2.0)
+    monkeypatch.setattr(job_database, "BUSY_SECONDS", 2.0)
     journal = Journal(tmp_path)
     begin(journal)
     with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as reader:

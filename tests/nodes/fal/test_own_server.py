@@ -29,7 +29,7 @@ from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec, ProgressSink
 from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import InputError, RemoteError
-from onereward_pack.nodes.estimate.summary import money
+from onereward_pack.nodes.estimate.estimator import money
 from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
 from onereward_pack.nodes.fal.cancellation import NoProgress

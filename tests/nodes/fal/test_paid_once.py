@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +23,9 @@ from fakes.fal_edits import (
     run,
     server_of,
     small_request,
+    wait_for,
 )
+from fakes.fal_journals import locked, write
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRequest, FalSpec
 from onereward_pack.nodes.errors import (
@@ -32,9 +35,10 @@ from onereward_pack.nodes.errors import (
     RemoteError,
     SubmissionUnknownError,
 )
-from onereward_pack.nodes.fal import job, job_store
-from onereward_pack.nodes.fal.job_store import Caps, Journal
+from onereward_pack.nodes.fal import job_database, job_sends, job_store
+from onereward_pack.nodes.fal.job_store import Journal
 from onereward_pack.nodes.fal.schemas import job_key
+from onereward_pack.nodes.fal.spend_limits import SpendLimits
 
 
 @pytest.fixture
@@ -51,9 +55,10 @@ def written_down(
     """A job that another run of the program began."""
     with monkeypatch.context() as earlier:
         earlier.setattr(job_store, "SESSION", "an earlier program")
+        earlier.setattr(job_sends, "LEASE", 0.0)  # which it can no longer renew
         book = Journal(folder)
         key = job_key(request, FalSpec(), server_of(fal))
-        number = book.begin(key, "fal", "its run", 1.0, Caps(0, 0))
+        number = book.begin(key, "fal", "its run", 1.0, SpendLimits(0, 0))
     assert isinstance(number, int)
     return book, number
 
@@ -176,7 +181,7 @@ def test_a_finished_job_needs_no_service_at_all(fal: FalServer, tmp_path: Path) 
 
 
 def test_without_a_journal_nothing_is_sent(fal: FalServer, tmp_path: Path) -> None:
-    (tmp_path / job_store.FILE_NAME).write_bytes(b"this is no database " * 1000)
+    (tmp_path / job_database.FILE_NAME).write_bytes(b"this is no database " * 1000)
     error = attempt(fal, tmp_path).error
     assert isinstance(error, JournalError) and str(tmp_path) in str(error)
     assert fal.calls("submit") == []
@@ -258,16 +263,87 @@ def test_an_empty_account_in_the_middle_keeps_what_is_paid(fal: FalServer, tmp_p
     assert edit_pictures(fal, tmp_path, 4).report.count("from cache") == 2 and fal.paid == 4
 
 
-def test_a_job_that_never_got_written_down_is_not_waited_for_without_end(
+def test_a_job_whose_every_entry_met_a_locked_journal_is_not_waited_for(
     fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Journal, job: int, request_id: str) -> None:
-        raise JournalError("The disk is full.")
+    monkeypatch.setattr(job_database, "BUSY_SECONDS", 0.1)
+    fal.fail("submit", fal_faults.silence(0.5))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(attempt, fal, tmp_path)
+        wait_for(lambda: fal.calls("submit"))
+        with locked(tmp_path):  # the request id, and then the result
+            painted = first.result()
+    assert painted.painted and painted.result is not None
+    assert "not kept: the journal cannot be written" in painted.result.notes
+    again = attempt(fal, tmp_path, deadline=5)
+    assert again.painted and again.result is not None and again.seconds < 5
+    assert again.result.notes == ("from cache",), "the id and the picture were written at once"
+    assert fal.paid == 1 and len(fal.calls("submit")) == 1
+
+
+def test_an_id_that_met_a_locked_journal_is_the_one_that_is_resumed(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_database, "BUSY_SECONDS", 0.1)
+    fal.fail("submit", fal_faults.silence(0.5))
+    fal.fail("result", fal_faults.reset_after_body(), times=50)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(attempt, fal, tmp_path)
+        wait_for(lambda: fal.calls("submit"))
+        with locked(tmp_path):
+            assert isinstance(first.result().error, RemoteError)
+    clear(fal, "result")
+    again = attempt(fal, tmp_path, deadline=5)
+    assert again.painted and again.result is not None and "resumed" in again.result.notes
+    assert fal.paid == 1 and len(fal.calls("submit")) == 1
+
+
+def test_a_refused_job_that_could_not_be_dropped_at_first_is_sent_anew(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_database, "BUSY_SECONDS", 0.1)
+    fal.fail("submit", fal_faults.invalid())
+    fal.fail("submit", fal_faults.invalid())
+    dropped = Journal.drop
+
+    def drop(self: Journal, job: int) -> None:
+        with locked(tmp_path):
+            dropped(self, job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "sent", full)
-        patch.setattr(Journal, "keep", lambda self, *entry: full(self, 0, ""))
-        assert attempt(fal, tmp_path).painted
-    monkeypatch.setattr(job, "LONGEST_SUBMIT", 0.0)
-    assert isinstance(attempt(fal, tmp_path).error, SubmissionUnknownError)
-    assert fal.paid == 1
+        patch.setattr(Journal, "drop", drop)
+        assert isinstance(attempt(fal, tmp_path).error, RemoteError)
+    clear(fal, "submit")
+    assert attempt(fal, tmp_path, deadline=5).painted and len(fal.jobs) == 1
+
+
+def test_the_same_job_of_another_program_is_waited_for_while_that_lives(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_sends, "LEASE", 1.0)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(job_store, "SESSION", "another program")
+        book = Journal(tmp_path)
+        key = job_key(small_request(), FalSpec(), server_of(fal))
+        number = book.begin(key, "fal", "its run", 1.0, SpendLimits(0, 0))
+        assert isinstance(number, int)
+    told = submit(fal, size=(48, 32))
+    with ThreadPoolExecutor(1) as pool:
+        ours = pool.submit(attempt, fal, tmp_path)
+        time.sleep(0.4)
+        assert not ours.done()
+        book.sent(number, told["request_id"])
+        assert ours.result().painted
+    assert len(fal.calls("submit")) == 1 and fal.paid == 1
+
+
+def test_the_same_job_of_a_program_that_died_is_unknown_when_its_lease_has_run_out(
+    fal: FalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_down(fal, tmp_path, monkeypatch, small_request())
+    write(tmp_path, f"UPDATE jobs SET lease = {time.time() + 0.5}")
+    error = attempt(fal, tmp_path, deadline=10)
+    assert isinstance(error.error, SubmissionUnknownError) and 0.4 < error.seconds < 5
+    write(tmp_path, f"UPDATE jobs SET lease = {time.time() + 86400}")  # its clock jumped back
+    assert isinstance(attempt(fal, tmp_path, deadline=10).error, SubmissionUnknownError)
+    assert fal.calls("submit") == []

@@ -1,0 +1,92 @@
+"""The state machine of a job: states, one table of allowed transitions, one way to change."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from enum import Enum
+
+from ..errors import JournalError
+
+
+class State(str, Enum):
+    """Where a job stands. All but the last two are taken to cost what was estimated."""
+
+    SENDING = "sending"  # about to be sent, or the program ended before the answer
+    UNKNOWN = "unknown"  # sent, and no usable answer came
+    SENT = "sent"  # accepted; its request id is known
+    DONE = "done"  # its images are here
+    FLAGGED = "flagged"  # finished, and refused by the safety checker: there are no images
+    LOST = "lost"  # finished or not, its images are no longer there or here
+    FAILED = "failed"  # ended with an error
+    CANCELLED = "cancelled"
+
+
+SPENT = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED, State.LOST)
+OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
+
+RESULT: set[State | None] = {State.DONE, State.FLAGGED}
+ENDED: set[State | None] = RESULT | {State.LOST, State.FAILED, State.CANCELLED}
+# State -> the states that may follow; None is "not in the journal". What is not here is refused:
+# no finished job becomes open again, and no job that cost nothing begins to count as spent.
+TRANSITIONS: dict[State | None, set[State | None]] = {
+    None: {State.SENDING, State.SENT},  # begun, or adopted by its request id
+    # A result comes to a job whose sender died, when the job is collected by its request id.
+    State.SENDING: {State.SENT, State.UNKNOWN, *RESULT, None},
+    # Not LOST: a 404 about a job that may never have been accepted says nothing.
+    State.UNKNOWN: ENDED - {State.LOST},
+    State.SENT: {*ENDED, None},
+    State.DONE: {State.DONE, State.LOST, None},  # again, evicted, or merged into another row
+    State.FLAGGED: {State.FLAGGED},
+    State.LOST: {*ENDED, None},  # collected again, with whatever comes
+    State.FAILED: {*RESULT, State.FAILED, None},  # a result that is here is paid for
+    State.CANCELLED: {*RESULT, State.CANCELLED, None},
+}
+
+
+class TransitionError(JournalError):
+    """A job stands in a state that the wanted one may not follow; nothing was changed."""
+
+
+def check_transition(job: int, at: State | None, to: State | None) -> None:
+    """Raises TransitionError unless the table allows the step."""
+    if to not in TRANSITIONS[at]:
+        was, wanted = (state.value if state else "not in it" for state in (at, to))
+        raise TransitionError(f"Job {job} of the journal is {was}, so it cannot become {wanted}.")
+
+
+def state_of(db: sqlite3.Connection, job: int) -> State | None:
+    """None for a job that the journal does not hold."""
+    row = db.execute("SELECT state FROM jobs WHERE id = ?", (job,)).fetchone()
+    return None if row is None else State(row[0])
+
+
+def create(db: sqlite3.Connection, to: State, columns: Mapping[str, object]) -> int:
+    """Write down a new job; its number."""
+    check_transition(0, None, to)
+    values = {**columns, "state": to}
+    query = f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+    job = db.execute(query, (*values.values(),)).lastrowid
+    assert job is not None
+    return job
+
+
+def move(
+    db: sqlite3.Connection, job: int, to: State | None, columns: Mapping[str, object] | None = None
+) -> None:
+    """Change a job's state, and other columns with it. Every transition goes through here or
+    `create`, inside a write transaction of the caller.
+
+    Args:
+        to: None deletes the job.
+
+    Raises:
+        TransitionError: the table does not allow it.
+    """
+    check_transition(job, state_of(db, job), to)
+    if to is None:
+        db.execute("DELETE FROM jobs WHERE id = ?", (job,))
+        return
+    values = {"state": to, **(columns or {})}
+    changes = ", ".join(f"{name} = ?" for name in values)
+    db.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*values.values(), job))
