@@ -42,8 +42,8 @@ NOT_A_NUMBER = float("nan")
 def test_the_smaller_one_counts_and_0_is_none(
     which: str, cap: float, ceiling: float, lower: float, is_ceiling: bool
 ) -> None:
-    ceilings = {"run_ceiling": 0.0, "session_ceiling": 0.0, f"{which}_ceiling": ceiling}
-    spec = limited(FalSpec(**{f"{which}_cap": cap}), **ceilings)  # type: ignore[arg-type]
+    limits = {"run_limit": 0.0, "session_limit": 0.0, f"{which}_limit": ceiling}
+    spec = limited(FalSpec(**{f"{which}_cap": cap}), **limits)  # type: ignore[arg-type]
     found = getattr(spec, f"{which}_cap")
     assert found == lower and isinstance(found, MachineLimit) == is_ceiling
     other = {"run": "session", "session": "run"}[which]
