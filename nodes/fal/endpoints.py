@@ -38,7 +38,7 @@ class Server:
         queue_url, storage_url, api_url: bases without a trailing slash: jobs, uploads, prices.
         media_hosts: where results may lie, besides the queue's own origin.
         key_env: the environment variable with its key; None for fal's own rules.
-        priced: it sends bills, so an unknown price is a reason to stop at a spend cap.
+        priced: it sends bills, so an unknown price is a reason to stop at a spend limit.
         ca: the certificates (PEM) that it is checked against, for a server whose authority the
             machine does not know; None for those it knows.
     """

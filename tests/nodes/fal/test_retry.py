@@ -10,12 +10,12 @@ import pytest
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.fal_edits import hurry
 from onereward_pack.nodes.errors import RemoteError
-from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.retry import (
+    ATTEMPTS,
     LONGEST_PAUSE,
-    TRIES,
+    ask_idempotent,
     is_transient,
-    patiently,
     retry_after,
 )
 from onereward_pack.nodes.fal.transport import ConnectionLost, Reply
@@ -41,7 +41,7 @@ def answering(*answers: Reply | ConnectionLost) -> tuple[Callable[[], Reply], li
 
 
 def ask(call: Callable[[], Reply], progress: RecordingProgress | None = None) -> Reply:
-    return patiently(call, Waiting(progress or RecordingProgress(), 30))
+    return ask_idempotent(call, Cancellation(progress or RecordingProgress(), 30))
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524, 530])
@@ -79,7 +79,7 @@ def test_what_passes_is_asked_again(
 ) -> None:
     hurry(monkeypatch, 50)
     call, made = answering(trouble, trouble, reply(200))
-    assert ask(call).status == 200 and len(made) == TRIES == 3
+    assert ask(call).status == 200 and len(made) == ATTEMPTS == 3
 
 
 def test_what_does_not_pass_is_asked_once() -> None:
