@@ -1,4 +1,4 @@
-"""What the rooms hand each other: the request, the result, and what a backend is."""
+"""The contracts between the rooms: the request, the result, and what a backend is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
-FROM_CACHE = "from cache"  # the note of a result that was kept from an earlier run
+MAX_SEED = 2**64 - 1
+MEGAPIXEL = 1024 * 1024  # pixels
+FROM_CACHE = "from cache"  # the note of a result that was cached from an earlier run
 
 
 class EditTask(str, Enum):
-    """What the artist asks for."""
+    """What the artist asks for. Fill, remove and text inpaint a mask; extend outpaints."""
 
     FILL = "fill"
     REMOVE = "remove"
@@ -32,7 +34,7 @@ class EditTask(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class EditRecipe:
-    """What the artist asks for in words and numbers: everything but the pixels. Defaults are the
+    """What the artist asks for, as text and numbers: everything but the pixels. Defaults are the
     OneReward authors' own recipe.
     """
 
@@ -48,9 +50,9 @@ class EditRecipe:
 
     def on(self, image: Tensor, mask: Tensor, *, seed: int, num_images: int) -> EditRequest:
         """The same recipe on these pixels, with this seed, that many times."""
-        words = {f.name: getattr(self, f.name) for f in dataclasses.fields(EditRecipe)}
-        words |= {"seed": seed, "num_images": num_images}
-        return EditRequest(**words, image=image, mask=mask)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(EditRecipe)}
+        fields |= {"seed": seed, "num_images": num_images}
+        return EditRequest(**fields, image=image, mask=mask)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +113,7 @@ class Capabilities:
         parallel_jobs: how many run() calls may be under way at once.
         images_per_run: the most images one run() should make; None for any number.
         prompt_embeddings: "embedding:name" in a prompt is looked up, as ComfyUI does.
-        note: what the user must know of its pictures wherever the backend is named, in a few words.
+        note: what the user must know of its pictures wherever the backend is named; short.
     """
 
     max_pixels: int
@@ -124,8 +126,12 @@ class Capabilities:
     note: str = ""
 
 
+# FLUX.1-Fill was trained up to a megapixel; every backend that runs it, fal's too, is given this.
+FLUX_CAPABILITIES = Capabilities(max_pixels=MEGAPIXEL, min_side=512, max_aspect=4.0)
+
+
 class ProgressSink(Protocol):
-    """Where a long run tells how far it is, and learns that the user wants it to stop."""
+    """Where a long run reports how far it is, and learns that the user cancelled it."""
 
     def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
         """Step `value` of `total` is done; `preview` is float [h, w, 3] in 0..1."""

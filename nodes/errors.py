@@ -11,7 +11,7 @@ OneRewardError
 |   |-- BalanceError            no credit, or the key may not use this model
 |   |-- ContentPolicyError      the prompt, the picture or the result was refused
 |   |-- RemoteValidationError   a field of the request was refused
-|   |-- PartialFailureError     some jobs of a batch failed; the others are paid for and kept
+|   |-- PartialFailureError     some jobs of a batch failed; the others are paid for and cached
 |-- LocalBackendError           the model on this machine
     |-- MissingDependencyError  a package is not installed; carries the exact pip command
     |-- CheckpointError         a model file is not what it should be
@@ -22,9 +22,28 @@ Interruption is ComfyUI's own exception and stands outside this tree.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class OneRewardError(Exception):
-    """Base of every error the pack raises on purpose."""
+    """Base of every error the pack raises on purpose.
+
+    Attributes:
+        input: the name of the node's input at fault, where one is known.
+    """
+
+    input: str | None = None
+
+
+@contextmanager
+def at_fault(input_name: str) -> Iterator[None]:
+    """Names the input at fault in an error that is raised inside and names none yet."""
+    try:
+        yield
+    except OneRewardError as error:
+        error.input = error.input or input_name
+        raise
 
 
 class InputError(OneRewardError, ValueError):
@@ -106,7 +125,7 @@ class PartialFailureError(RemoteError):
     """Some jobs of a batch failed.
 
     Attributes:
-        errors: the failed jobs' errors, by the job's words, such as "picture 2, crop 1".
+        errors: the failed jobs' errors, by the job's name, such as "picture 2, crop 1".
     """
 
     def __init__(self, message: str, errors: dict[str, OneRewardError]) -> None:

@@ -103,7 +103,7 @@ def opened(file: IO[bytes], name: str, max_pixels: int | None = None) -> Iterato
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far too many", max_pixels) from error
-    except UnidentifiedImageError as error:  # its words hold an address in memory
+    except UnidentifiedImageError as error:  # its own text holds an address in memory
         file.seek(0)
         if file.read(4) in _TIFF_BEGINNINGS:
             raise InputError(
@@ -226,7 +226,7 @@ def _check_values(picture: Image.Image, name: str) -> None:
 
 def _is_misread(picture: Image.Image) -> bool:
     """PIL reads 16 bits in uncompressed planes as one plane, and turns no 16-bit grey round."""
-    tags, names = picture.tag_v2, ExifTags.Base  # type: ignore[attr-defined]
+    tags, names = picture.tag_v2, ExifTags.Base  # type: ignore[attr-defined]  # of a TIFF
     bits = tags.get(names.BitsPerSample, 1)
     if max(bits if isinstance(bits, tuple) else (bits,)) <= 8:
         return False

@@ -1,4 +1,4 @@
-"""The packages beside the pack: which versions it needs, which copy Python finds, what is told.
+"""The packages beside the pack: which versions it needs, which copy Python finds, what to do.
 
 Only looks at files and at what is loaded, so that asking imports nothing.
 """
@@ -24,6 +24,7 @@ INSTALL = f'"{sys.executable}" "{ROOT / "install.py"}"'
 FLOORS = {
     "torch": "2.6.0",  # before, diffusers does not import
     "PIL": "10.1.0",  # before, the built-in font has no sizes
+    "pydantic": "2.4.0",  # before, a nested dataclass is not checked strictly; ComfyUI asks for 2.0
     "scipy": "1.11.3",  # before, some connected areas get no number
     "transformers": "4.50.0",
     "diffusers": "0.35.0",  # before, FLUX's attention is another class
@@ -100,8 +101,8 @@ def too_old(names: Iterable[str]) -> Iterator[str]:
 
 @contextmanager
 def imported_packages() -> Iterator[None]:
-    """For imports alone: tells a package that is not installed, too old, or does not go with the
-    others from a fault of the pack's, and says what to do.
+    """For imports alone: an error says which package is not installed, too old, or does not go
+    with the others, and what to do. A fault of the pack's own stays as it is.
     """
     check_floors()
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -139,10 +139,11 @@ class ModulationTable:
         """
         pooled = inputs.pooled_projections
         time = scaled_time(timestep, len(pooled), pooled) * 1000
+        embed: Callable[..., Tensor] = self._transformer.time_text_embed
         if inputs.guidance is None:
-            return self._transformer.time_text_embed(time, pooled)
+            return embed(time, pooled)
         guidance = inputs.guidance.to(pooled.dtype) * 1000
-        return self._transformer.time_text_embed(time, guidance, pooled)
+        return embed(time, guidance, pooled)
 
 
 def scaled_time(timestep: float | Tensor, branches: int, like: Tensor) -> Tensor:

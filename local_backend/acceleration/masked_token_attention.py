@@ -4,21 +4,27 @@ those of an earlier step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_flux import FluxAttention, _get_qkv_projections
-from torch import Tensor, nn
+from diffusers.models.transformers.transformer_flux import (
+    FluxAttention,
+    FluxTransformer2DModel,
+    _get_qkv_projections,
+)
+from torch import Tensor
 from torch.nn import functional
 
 from .kv_cache import Keeping, KeptTensor
 
+# its types know neither the pair that FLUX gives nor that one tensor comes back
+_rotated: Callable[..., Any] = apply_rotary_emb
 TOKEN_PIXELS = 16  # a token is that many pixels wide and high
 
 
@@ -115,8 +121,8 @@ class KeptAttentionProcessor:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         query, key, value = _joint_projections(attn, hidden_states, encoder_hidden_states)
-        query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)
-        key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        query = _rotated(query, image_rotary_emb, sequence_dim=1)
+        key = _rotated(key, image_rotary_emb, sequence_dim=1)
         if self._of.mode is _Mode.KEEP:
             self._keys.put(key[:, self._of.places])
             self._values.put(value[:, self._of.places])
@@ -165,11 +171,13 @@ def kept_attention(
     memory is gone, however the block was left.
     """
     attention = KeptAttention(tokens.kept + text_tokens, branches, drift)
-    layers = [block.attn for block in _blocks(transformer)]
+    layers = _attentions(transformer)
     before = [attn.processor for attn in layers]
     try:
         for attn in layers:
-            attn.set_processor(KeptAttentionProcessor(attention, attn, keeping, dtype))
+            # Any: by its types, diffusers takes none but its own
+            kept: Any = KeptAttentionProcessor(attention, attn, keeping, dtype)
+            attn.set_processor(kept)
         yield attention
     finally:
         for attn, processor in zip(layers, before, strict=True):
@@ -180,7 +188,7 @@ def kept_bytes(
     transformer: FluxTransformer2DModel, tokens: TokenSets, branches: int, keeping: Keeping
 ) -> int:
     """What all blocks' kept keys and values take."""
-    shapes = [_shape(b.attn, branches, len(tokens.kept)) for b in _blocks(transformer)]
+    shapes = [_shape(a, branches, len(tokens.kept)) for a in _attentions(transformer)]
     return 2 * sum(keeping.bytes(shape) for shape in shapes)
 
 
@@ -188,5 +196,6 @@ def _shape(attn: FluxAttention, branches: int, kept: int) -> tuple[int, int, int
     return branches, kept, attn.inner_dim // attn.head_dim, attn.head_dim
 
 
-def _blocks(transformer: FluxTransformer2DModel) -> list[nn.Module]:
-    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+def _attentions(transformer: FluxTransformer2DModel) -> list[FluxAttention]:
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    return [block.attn for block in blocks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...nodes.contracts import (
-    Capabilities,
+    FLUX_CAPABILITIES,
     EditRecipe,
     EditRequest,
     EditResult,
@@ -43,10 +44,7 @@ class ComfyModelBackend:
     """
 
     name = "ComfyUI model"
-    # FLUX.1-Fill was trained up to a megapixel; the other FLUX backends are given the same
-    capabilities = Capabilities(
-        max_pixels=1024 * 1024, min_side=512, max_aspect=4.0, prompt_embeddings=True
-    )
+    capabilities = replace(FLUX_CAPABILITIES, prompt_embeddings=True)
 
     def __init__(self, spec: ModelSpec) -> None:
         self._model, self._clip, self._vae = spec.model, spec.clip, spec.vae
@@ -147,7 +145,7 @@ def sigmas_for(request: EditRequest) -> Tensor:
     return torch.cat((sigmas, sigmas.new_zeros(1))).float()
 
 
-class FluxTimes(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):  # type: ignore[misc]
+class FluxTimes(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
     """How FLUX was trained, whatever ModelSampling node the MODEL went through."""
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ...nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
+from ...nodes.contracts import (
+    FLUX_CAPABILITIES,
+    Capabilities,
+    EditRecipe,
+    EditRequest,
+    EditResult,
+    ProgressSink,
+)
 from ...nodes.errors import LocalBackendError
 from ..acceleration.block_compile import explain
 from ..checkpoints.model_files import ModelFiles
@@ -63,8 +70,7 @@ class PreviewBackend:
 class LocalBackend:
     """A Backend that paints with the user's own FLUX.1-Fill: OneReward, or another."""
 
-    # the model was trained up to a megapixel; fal's endpoint is given the same
-    capabilities = Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
+    capabilities = FLUX_CAPABILITIES
 
     def __init__(
         self,

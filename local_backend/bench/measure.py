@@ -71,15 +71,16 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._marks: list[float | torch.cuda.Event] = []
+        self._times: list[float] = []
+        self._events: list[torch.cuda.Event] = []  # on CUDA
 
     def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
         if self._device.type != "cuda":
-            self._marks.append(perf_counter())
+            self._times.append(perf_counter())
             return
         event = torch.cuda.Event(enable_timing=True)
         event.record()
-        self._marks.append(event)
+        self._events.append(event)
 
     def status(self, text: str) -> None:
         """The notes say it, too."""
@@ -89,10 +90,11 @@ class StepClock:
 
     def seconds(self) -> list[float]:
         """Of each step but the first, whose beginning is not marked. Ask when the run is over."""
-        return [
-            end - start if isinstance(start, float) else start.elapsed_time(end) / 1000  # type: ignore[arg-type, operator]
-            for start, end in zip(self._marks, self._marks[1:], strict=False)
-        ]
+        times, events = self._times, self._events
+        if events:
+            pairs = zip(events, events[1:], strict=False)
+            return [start.elapsed_time(end) / 1000 for start, end in pairs]
+        return [end - start for start, end in zip(times, times[1:], strict=False)]
 
 
 def begin_peak(device: torch.device) -> None:

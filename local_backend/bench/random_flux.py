@@ -12,7 +12,8 @@ from zlib import crc32
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
@@ -81,7 +82,7 @@ class RandomFlux:
         transformer, clip, t5, vae = (self._file(part) for part in PARTS)
         return FluxFiles(transformer=transformer, t5=t5, clip=clip, vae=vae)
 
-    def _file(self, part: str) -> ModelFile:
+    def _file(self, part: str) -> ModelFile[Any]:
         module, dtype = _empty_module(part, self._settings(part)), _STORED_IN[part]
         shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         sizes = {

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxFillPipeline
-from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
+from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline, calculate_shift
 from torch import Tensor
 
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
@@ -141,9 +140,10 @@ class Reference:
 
     def _decode(self, latents: Tensor, request: EditRequest) -> Tensor:
         vae = self._flux.vae
-        latents = FluxFillPipeline._unpack_latents(latents, *request.image.shape[1:3], 8)
+        height, width = request.image.shape[1:3]
+        latents = FluxFillPipeline._unpack_latents(latents, height, width, 8)
         latents = latents / vae.config.scaling_factor + vae.config.shift_factor
-        image = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        image: Tensor = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
         return image.to("cpu", torch.float32).contiguous()
 
     def _now(self) -> float:

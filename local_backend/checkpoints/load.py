@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, FluxTransformer2DModel
-from torch import nn
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
@@ -26,7 +26,16 @@ from .key_maps import (
     t5_name,
     without_prefix,
 )
-from .module_weights import ModelFile, ModuleWeights, Slice, Source, WeightInfo, bind, shapes_at
+from .module_weights import (
+    Model,
+    ModelFile,
+    ModuleWeights,
+    Slice,
+    Source,
+    WeightInfo,
+    bind,
+    shapes_at,
+)
 from .readers.open import INDEX_SUFFIX, open_tensors, read_json
 from .readers.types import TensorFiles
 from .vae_keys import autoencoder_slices
@@ -68,7 +77,7 @@ class _Opened:
         return infer(shapes, self.files.path) if self.config is None else self.config
 
 
-def open_transformer(path: Path) -> ModelFile:
+def open_transformer(path: Path) -> ModelFile[FluxTransformer2DModel]:
     """FLUX.1-Fill: a file or index in diffusers' or BFL's names, or a diffusers folder.
 
     Raises:
@@ -82,11 +91,13 @@ def open_transformer(path: Path) -> ModelFile:
     source = Source(opened.files, names)
     slices, unknown = _transformer_slices(source)
     config = opened.settings(transformer_config, shapes_at(source, slices))
-    module = _skeleton(lambda: FluxTransformer2DModel.from_config(config), path)
+    module: FluxTransformer2DModel = _skeleton(
+        lambda: FluxTransformer2DModel.from_config(config), path
+    )
     return bind(module, source, slices, unknown)
 
 
-def open_t5(path: Path) -> ModelFile:
+def open_t5(path: Path) -> ModelFile[T5EncoderModel]:
     """The T5 encoder: a file or index in transformers' or llama.cpp's names, or a folder.
 
     Raises: as open_transformer.
@@ -98,7 +109,7 @@ def open_t5(path: Path) -> ModelFile:
     source = Source(opened.files, _without(names, _IGNORED_T5))
     config = opened.settings(t5_config, _shapes(source))
 
-    def make() -> nn.Module:
+    def make() -> T5EncoderModel:
         model = T5EncoderModel(T5Config.from_dict(config))
         model.set_input_embeddings(model.shared)  # one vocabulary, whatever the settings say
         return model
@@ -106,7 +117,7 @@ def open_t5(path: Path) -> ModelFile:
     return bind(_skeleton(make, path), source, {n: Slice(n) for n in source.tensors}, ())
 
 
-def open_clip(path: Path) -> ModelFile:
+def open_clip(path: Path) -> ModelFile[CLIPTextModel]:
     """CLIP-L's text model: a file or index in transformers' names, or a folder.
 
     Raises: as open_transformer.
@@ -123,7 +134,7 @@ def open_clip(path: Path) -> ModelFile:
     return bind(module, source, {prefix + name: Slice(name) for name in source.tensors}, ())
 
 
-def open_vae(path: Path) -> ModelFile:
+def open_vae(path: Path) -> ModelFile[AutoencoderKL]:
     """FLUX's autoencoder: a file or index in BFL's or diffusers' names, or a diffusers folder.
 
     Raises: as open_transformer.
@@ -134,7 +145,7 @@ def open_vae(path: Path) -> ModelFile:
     source = Source(opened.files, names)
     slices, unknown = autoencoder_slices(source)
     config = opened.settings(vae_config, shapes_at(source, slices))
-    module = _skeleton(lambda: AutoencoderKL.from_config(config), path)
+    module: AutoencoderKL = _skeleton(lambda: AutoencoderKL.from_config(config), path)
     return bind(module, source, slices, unknown)
 
 
@@ -180,12 +191,12 @@ def _transformer_slices(source: Source) -> tuple[dict[str, Slice], list[str]]:
     return slices, unknown
 
 
-def _skeleton(make: Callable[[], Any], path: Path) -> nn.Module:
+def _skeleton(make: Callable[[], Model], path: Path) -> Model:
     """A model on the meta device, frozen; CheckpointError if its settings fit no model."""
     try:
         # ComfyUI runs nodes in inference mode; parameters made there stay marked for it
         with torch.inference_mode(False), init_empty_weights(include_buffers=False):
-            module: nn.Module = make()
+            module = make()
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"The settings of {path.name} fit no model: {error}. Choose another file."

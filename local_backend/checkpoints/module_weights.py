@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from ...nodes.errors import CheckpointError
 from ..quantization.stored_weight import Stored, stack, unpackable_types
@@ -38,11 +40,16 @@ class Slice:
     shape: tuple[int, ...] | None = None
 
 
+Model = TypeVar("Model", bound=nn.Module)
+# of a ModelFile or a Part; without a class in brackets, these hold any module
+Model_co = TypeVar("Model_co", bound=nn.Module, default=nn.Module, covariant=True)
+
+
 @dataclass(frozen=True, eq=False)
-class ModelFile:
+class ModelFile(Generic[Model_co]):
     """A module on the meta device and the weights that belong into it."""
 
-    module: nn.Module
+    module: Model_co
     weights: ModuleWeights
 
 
@@ -127,8 +134,8 @@ class ModuleWeights:
 
 
 def bind(
-    module: nn.Module, source: Source, slices: Mapping[str, Slice], unknown: Iterable[str]
-) -> ModelFile:
+    module: Model, source: Source, slices: Mapping[str, Slice], unknown: Iterable[str]
+) -> ModelFile[Model]:
     """The module with the weights that lie at these places.
 
     Args:

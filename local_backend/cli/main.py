@@ -22,6 +22,8 @@ from .progress import TerminalProgress
 if TYPE_CHECKING:
     from ...nodes.edit.run import Edit
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 EXTEND_HELP = "16:9 (default), 1920x1080, 1.5x, 150%%, 256 or 'left 256, right 128'"
 MASK_WORDS = "a picture as large, white = change, black or transparent = keep"
 PROGRAM = "python -m local_backend"
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_compare(commands: argparse._SubParsersAction) -> None:
+def _add_compare(commands: Commands) -> None:
     words = "one edit at every level of acceleration, side by side with what the levels change"
     command = commands.add_parser("compare", help=words, description=words)
     add = command.add_argument
@@ -86,7 +88,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_compare, num_images=1, acceleration=ACCELERATION)
 
 
-def _add_bench(commands: argparse._SubParsersAction) -> None:
+def _add_bench(commands: Commands) -> None:
     words = "time every level of acceleration beside the plain pipeline, on this machine"
     command = commands.add_parser("bench", help=words, description=words)
     add = command.add_argument
@@ -118,7 +120,7 @@ def _add_bench(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_bench)
 
 
-def _add_task(commands: argparse._SubParsersAction, task: EditTask) -> None:
+def _add_task(commands: Commands, task: EditTask) -> None:
     helps = {
         EditTask.FILL: "paint what the prompt says into the mask",
         EditTask.REMOVE: "take away what the mask covers",

@@ -115,7 +115,7 @@ def _notes(picture: Image.Image, name: str) -> tuple[str, ...]:
 
 def _tag(picture: Image.Image, tag: int, default: int) -> tuple[int, ...]:
     """A TIFF's tag, which is one value or several."""
-    value = picture.tag_v2.get(tag, default)  # type: ignore[attr-defined]
+    value = picture.tag_v2.get(tag, default)  # type: ignore[attr-defined]  # of a TIFF
     return value if isinstance(value, tuple) else (value,)
 
 

@@ -43,7 +43,8 @@ class PartPatcher(ModelPatcher):
         return self.part.device_bytes
 
     def current_loaded_device(self) -> torch.device:
-        return self.load_device if self.part.fit else self.offload_device
+        device: torch.device = self.load_device if self.part.fit else self.offload_device
+        return device
 
     def partially_load(
         self, device_to: torch.device, extra_memory: int = 0, force_patch_weights: bool = False
@@ -59,7 +60,8 @@ class PartPatcher(ModelPatcher):
 
     def detach(self, unpatch_all: bool = True) -> nn.Module:
         self.part.unload()
-        return self.model
+        model: nn.Module = self.model
+        return model
 
 
 class ComfyMemory:

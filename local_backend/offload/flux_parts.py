@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, T5EncoderModel
 
 from ...nodes.errors import CheckpointError
 from ..acceleration.adaln_table import ModulationTable, modulation_names
 from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from ..checkpoints.lora import linear_layers
 from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
 from ..pipeline.components import Components
 from ..pipeline.latent_preview import load_latent_rgb
 from .model_part import Part
@@ -42,10 +44,10 @@ class FluxParts:
         stored: the precision of the transformer's file, in words.
     """
 
-    transformer: Part
-    t5: Part
-    clip: Part
-    vae: Part
+    transformer: Part[FluxTransformer2DModel]
+    t5: Part[T5EncoderModel]
+    clip: Part[CLIPTextModel]
+    vae: Part[AutoencoderKL]
     table: ModulationTable
     layers: Mapping[str, nn.Linear]
     stored: str
@@ -55,10 +57,10 @@ class FluxParts:
 class FluxFiles:
     """The four models' files, opened: modules without weights, and where these lie."""
 
-    transformer: ModelFile
-    t5: ModelFile
-    clip: ModelFile
-    vae: ModelFile
+    transformer: ModelFile[FluxTransformer2DModel]
+    t5: ModelFile[T5EncoderModel]
+    clip: ModelFile[CLIPTextModel]
+    vae: ModelFile[AutoencoderKL]
 
 
 def open_files(files: ModelFiles) -> FluxFiles:
@@ -117,6 +119,7 @@ def with_assets(
     text_encoder_2: T5EncoderModel,
 ) -> Components:
     """The models with the tokenizers, the schedule and the preview map that the pack carries."""
+    channels = vae.config["latent_channels"]
     schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
     return Components(
         transformer=transformer,
@@ -126,7 +129,7 @@ def with_assets(
         tokenizer=CLIPTokenizerFast.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
         tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
         scheduler_config=schedule,
-        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", vae.config.latent_channels),
+        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", channels),
     )
 
 
@@ -134,9 +137,9 @@ def _check_widths(opened: FluxFiles) -> None:
     config = opened.transformer.module.config
     vae = opened.vae.module.config
     pairs = (
-        ("T5 encoder", opened.t5.module.config.d_model, config.joint_attention_dim),
-        ("CLIP encoder", opened.clip.module.config.hidden_size, config.pooled_projection_dim),
-        ("VAE", 4 * vae.latent_channels, config.out_channels or config.in_channels),
+        ("T5 encoder", opened.t5.module.config.d_model, config["joint_attention_dim"]),
+        ("CLIP encoder", opened.clip.module.config.hidden_size, config["pooled_projection_dim"]),
+        ("VAE", 4 * vae["latent_channels"], config["out_channels"] or config["in_channels"]),
     )
     for name, given, wanted in pairs:
         if given != wanted:

@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
+from typing import Generic
 
 import psutil
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from ..checkpoints.load import ModelFile
 from ..checkpoints.lora import Lora, LowRank
+from ..checkpoints.module_weights import Model_co
 from ..quantization.fp8 import QuantisedOnce, fits, row_scale
 from ..quantization.fused_qkv import FusedAttention, can_fuse
 from ..quantization.linear import StoredLinear, low_rank, scaled, store_linears
@@ -35,7 +37,7 @@ _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 logger = logging.getLogger("onereward")
 
 
-class Part:
+class Part(Generic[Model_co]):
     """A model that can be loaded and unloaded.
 
     Attributes:
@@ -51,7 +53,7 @@ class Part:
 
     def __init__(
         self,
-        file: ModelFile,
+        file: ModelFile[Model_co],
         dtype: torch.dtype,
         *,
         block_lists: Sequence[str] = (),

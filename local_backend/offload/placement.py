@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from ...nodes.contracts import EditRequest, ProgressSink
 from ...nodes.errors import LocalBackendError

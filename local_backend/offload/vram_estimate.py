@@ -54,7 +54,7 @@ def key_bytes(parts: FluxParts, request: EditRequest, device: torch.device) -> d
 
 def _width(parts: FluxParts) -> int:
     config = parts.transformer.module.config
-    return int(config.num_attention_heads * config.attention_head_dim)
+    return int(config["num_attention_heads"] * config["attention_head_dim"])
 
 
 def _denoising(parts: FluxParts, tokens: int, branches: int) -> int:
@@ -74,11 +74,11 @@ def _encoding(parts: FluxParts) -> int:
 
 
 def _decoding(parts: FluxParts, pixels: int) -> int:
-    channels, itemsize = parts.vae.module.config.block_out_channels[0], parts.vae.dtype.itemsize
+    channels, itemsize = parts.vae.module.config["block_out_channels"][0], parts.vae.dtype.itemsize
     return int(pixels * _VAE_BYTES_PER_PIXEL * channels / 128 * itemsize / 2)
 
 
 def _table(parts: FluxParts, steps: int, branches: int) -> int:
     config = parts.transformer.module.config
-    rows = 12 * config.num_layers + 3 * config.num_single_layers
+    rows = 12 * config["num_layers"] + 3 * config["num_single_layers"]
     return int(steps * branches * rows * _width(parts) * parts.transformer.dtype.itemsize)

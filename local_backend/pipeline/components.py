@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
+from torch import nn
+from transformers import CLIPTextModel, T5EncoderModel
 
+from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
 from .latent_preview import LatentRgb
 
 FLUX_TEXT_LENGTHS = (512,)
@@ -49,6 +55,13 @@ class Components:
 
     def to(self, device: torch.device) -> Components:
         """Moves the modules, in place, and returns itself."""
-        for module in (self.transformer, self.vae, self.text_encoder, self.text_encoder_2):
+        # as plain modules: the libraries' own `to` are typed as functions
+        modules: list[nn.Module] = [
+            self.transformer,
+            self.vae,
+            self.text_encoder,
+            self.text_encoder_2,
+        ]
+        for module in modules:
             module.to(device)
         return self

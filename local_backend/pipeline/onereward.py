@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxFillPipeline
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift, retrieve_timesteps
+from diffusers.pipelines.flux.pipeline_flux_fill import (
+    FluxFillPipeline,
+    calculate_shift,
+    retrieve_timesteps,
+)
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -119,19 +126,21 @@ class OneRewardPipeline:
         """What the VAE makes of the picture with a mid-grey hole."""
         image = request.image.permute(0, 3, 1, 2).float() * 2 - 1
         masked_image = image * (1 - request.mask[:, None].float())
-        return self.vae.encode(masked_image.to(self.device, self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(masked_image.to(self.device, self.vae.dtype))
+        posterior: DiagonalGaussianDistribution = encoded.latent_dist
+        return posterior
 
     def prepare_latents(
         self, request: EditRequest, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Packed noise [1, tokens, 64] and its image ids [tokens, 3]."""
         height, width = (side // self._flux.vae_scale_factor for side in request.image.shape[1:3])
-        shape = (1, self.vae.config.latent_channels, height, width)
-        place = {"generator": generator, "device": self.device}
+        shape = (1, self.vae.config["latent_channels"], height, width)
+        draw = partial(randn_tensor, shape, generator=generator, device=self.device)
         # The authors' pipeline first samples the unmasked picture's latents, to noise them fully.
         # Drawing the same numbers in vain gives their picture for their seed.
-        randn_tensor(shape, dtype=self.vae.dtype, **place)
-        noise = randn_tensor(shape, dtype=self.transformer.dtype, **place)
+        draw(dtype=self.vae.dtype)
+        noise = draw(dtype=self.transformer.dtype)
         latents = self._flux._pack_latents(noise, *shape)
         image_ids = self._flux._prepare_latent_image_ids(
             1, height // 2, width // 2, self.device, self.transformer.dtype
@@ -145,13 +154,15 @@ class OneRewardPipeline:
         generator: torch.Generator,
     ) -> Tensor:
         """Packed [1, tokens, 320]: a sample of the masked picture's latents, then the mask."""
+        height, width = request.image.shape[1:3]
         mask, masked_image_latents = self._flux.prepare_mask_latents(
             request.mask[:, None],
             masked_image.sample(generator),
             1,
-            self.vae.config.latent_channels,
+            self.vae.config["latent_channels"],
             1,
-            *request.image.shape[1:3],
+            height,
+            width,
             self.transformer.dtype,
             self.device,
             generator,
@@ -160,7 +171,7 @@ class OneRewardPipeline:
 
     def prepare_guidance(self, request: EditRequest) -> Tensor | None:
         """The distilled guidance, one per branch; not to be confused with true CFG."""
-        if not self.transformer.config.guidance_embeds:
+        if not self.transformer.config["guidance_embeds"]:
             return None
         branches = 2 if request.true_cfg > 1 else 1
         return torch.full([branches], request.guidance_scale, device=self.device)
@@ -177,6 +188,7 @@ class OneRewardPipeline:
         steps = request.num_inference_steps
         scheduler = self.new_scheduler()
         self.set_timesteps(scheduler, steps, latents.shape[1])
+        advance: Callable[..., Any] = scheduler.step  # its types know no tensor but a FloatTensor
         modulation = ModulationInputs(
             scheduler.timesteps.tolist(),
             conditions.guidance,
@@ -200,13 +212,15 @@ class OneRewardPipeline:
                     partial(self.predict_velocity, latents, timestep, conditions, request.true_cfg),
                 )
                 preview = self.preview(latents - scheduler.sigmas[index] * velocity, request)
-                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                latents = advance(velocity, timestep, latents, return_dict=False)[0]
                 progress.step(number * steps + index + 1, steps * request.num_images, preview)
         return latents
 
     def new_scheduler(self) -> FlowMatchEulerDiscreteScheduler:
         """A scheduler remembers its place in a run; so every run gets its own."""
-        return FlowMatchEulerDiscreteScheduler.from_config(self.scheduler_config)
+        scheduler: FlowMatchEulerDiscreteScheduler
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler_config)
+        return scheduler
 
     def set_timesteps(
         self, scheduler: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int
@@ -215,12 +229,12 @@ class OneRewardPipeline:
         config = scheduler.config
         mu = calculate_shift(
             tokens,
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
+            config["base_image_seq_len"],
+            config["max_image_seq_len"],
+            config["base_shift"],
+            config["max_shift"],
         )
-        sigmas = np.linspace(1.0, 1 / steps, steps)
+        sigmas: list[float] = np.linspace(1.0, 1 / steps, steps).tolist()
         retrieve_timesteps(scheduler, steps, self.device, sigmas=sigmas, mu=mu)
         scheduler.set_begin_index(0)
 
@@ -267,14 +281,16 @@ class OneRewardPipeline:
     def decode(self, latents: Tensor, request: EditRequest) -> Tensor:
         """Packed latents to a picture, float32 [1, h, w, 3] in 0..1 on the CPU."""
         config = self.vae.config
-        latents = self._unpack(latents, request) / config.scaling_factor + config.shift_factor
-        image = self.vae.decode(latents, return_dict=False)[0]
-        image = self._flux.image_processor.postprocess(image, output_type="pt")
+        latents = self._unpack(latents, request) / config["scaling_factor"] + config["shift_factor"]
+        decoded = self.vae.decode(latents, return_dict=False)[0]
+        image: Tensor = self._flux.image_processor.postprocess(decoded, output_type="pt")
         return image.permute(0, 2, 3, 1).to("cpu", torch.float32).contiguous()
 
     def _unpack(self, latents: Tensor, request: EditRequest) -> Tensor:
         height, width = request.image.shape[1:3]
-        return self._flux._unpack_latents(latents, height, width, self._flux.vae_scale_factor)
+        scale = self._flux.vae_scale_factor
+        unpacked: Tensor = self._flux._unpack_latents(latents, height, width, scale)
+        return unpacked
 
 
 class _Timer:

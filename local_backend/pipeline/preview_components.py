@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizerFast, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModel, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from ...nodes.errors import CheckpointError, ModelNotFoundError
+from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
 from .components import Components
 from .latent_preview import load_latent_rgb
 
@@ -31,7 +33,7 @@ _MODELS = {
     "text_encoder_2": T5EncoderModel,
 }
 # the fast one by name: before transformers 5, CLIPTokenizer takes Chinese apart in another way
-_TOKENIZERS = {"tokenizer": CLIPTokenizerFast, "tokenizer_2": T5TokenizerFast}
+_TOKENIZERS: dict[str, Any] = {"tokenizer": CLIPTokenizerFast, "tokenizer_2": T5TokenizerFast}
 _LATENT_RGB = "vae/latent_rgb.json"
 _JSON_FILES = (
     "scheduler/scheduler_config.json",

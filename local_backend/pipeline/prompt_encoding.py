@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from diffusers import FluxFillPipeline
+from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline
 from torch import Tensor
 
 from ...nodes.contracts import EditRequest, ProgressSink

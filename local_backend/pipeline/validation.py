@@ -6,13 +6,12 @@ import math
 
 import torch
 
-from ...nodes.contracts import ACCELERATIONS, EditRecipe, EditRequest
+from ...nodes.contracts import ACCELERATIONS, MAX_SEED, EditRecipe, EditRequest
 from ...nodes.errors import InputError
 
 MAX_STEPS = 1000  # the flow was trained on that many time steps
 MAX_IMAGES = 16  # as many as a node makes
 MAX_GUIDANCE = 100.0
-MAX_SEED = 2**64 - 1
 SIDE_MULTIPLE = 16
 
 

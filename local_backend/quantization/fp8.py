@@ -68,7 +68,8 @@ def matmul(values: Tensor, data: Tensor, scale: Tensor | None, bias: Tensor | No
     scales = row_scale(scale, len(data), data.device)
     bias = None if bias is None else bias.to(values.dtype)
     product = multiply(quantise_rows(values.flatten(0, -2)), data, scales, bias, values)
-    return product.unflatten(0, values.shape[:-1])
+    unflattened: Tensor = product.unflatten(0, values.shape[:-1])
+    return unflattened
 
 
 class QuantisedOnce:

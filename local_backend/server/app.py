@@ -20,36 +20,36 @@ register()
 SERVER = f"{PACKAGE}.local_backend.server"
 
 
-class Painter:
-    """A replica: one painter, one job at a time."""
+class Worker:
+    """A replica: one worker, one job at a time."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         chosen = import_module(f"{SERVER}.settings").Settings(**settings)
-        self._painting = import_module(f"{SERVER}.workers.worker").Painting(chosen)
+        self._worker = import_module(f"{SERVER}.workers.worker").Worker(chosen)
         # Serve calls a cancelled job done before it has let go of the device
         self._device = asyncio.Lock()
 
-    async def run(self, work: Any) -> AsyncIterator[Any]:
-        """The events of one messages.Work."""
-        async with self._device, aclosing(self._painting.events(work)) as events:
+    async def run(self, request: Any) -> AsyncIterator[Any]:
+        """The events of one messages.PaintRequest."""
+        async with self._device, aclosing(self._worker.events(request)) as events:
             async for event in events:
                 yield event
 
     async def check_health(self) -> None:
         """Raises RuntimeError if the device is broken; Serve then replaces the replica."""
-        self._painting.check()
+        self._worker.check()
 
 
 @serve.ingress()
 class Head:
     """An HTTP head. A new one goes on with the jobs of the store."""
 
-    def __init__(self, settings: Mapping[str, Any], painters: Any, capacity: int) -> None:
-        self._settings, self._painters, self._capacity = settings, painters, capacity
+    def __init__(self, settings: Mapping[str, Any], workers: Any, capacity: int) -> None:
+        self._settings, self._workers, self._capacity = settings, workers, capacity
 
     def __serve_build_asgi_app__(self) -> Any:
         chosen = import_module(f"{SERVER}.settings").Settings(**self._settings)
-        pool = import_module(f"{SERVER}.workers.ray_pool").RayPool(self._painters, self._capacity)
+        pool = import_module(f"{SERVER}.workers.ray_pool").RayPool(self._workers, self._capacity)
         head = import_module(f"{SERVER}.http.app_factory")
         self._head = head.Head(chosen, pool)
         return head.make_app(self._head)
@@ -67,6 +67,6 @@ def deployment(args: dict[str, Any]) -> Any:
     """
     cluster = import_module(f"{SERVER}.workers.cluster")
     plan = cluster.plan(args)
-    painters = serve.deployment(**plan.painters)(Painter).bind(plan.settings)
+    workers = serve.deployment(**plan.workers)(Worker).bind(plan.settings)
     head = serve.deployment(**plan.heads)(Head)
-    return head.bind(plan.settings, painters, plan.capacity)
+    return head.bind(plan.settings, workers, plan.capacity)

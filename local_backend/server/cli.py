@@ -35,8 +35,8 @@ def run(arguments: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m local_backend")
     commands = parser.add_subparsers(required=True, metavar="command")
-    words = "serve the model behind fal's protocol, for the nodes and fal's clients"
-    command = commands.add_parser("serve", help=words, description=words)
+    about = "serve the model behind fal's protocol, for the nodes and fal's clients"
+    command = commands.add_parser("serve", help=about, description=about)
     add = command.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1, this machine")
     add("--port", type=int, default=8000, help="0 takes a free one; default 8000")
@@ -44,8 +44,8 @@ def run(arguments: Sequence[str]) -> None:
     add("--tls-key", help="the certificate's private key, a PEM file")
     _add_settings(command)
     command.set_defaults(run=_serve)
-    words = "make, list and revoke the keys that clients of the server need"
-    command = commands.add_parser("keys", help=words, description=words)
+    about = "make, list and revoke the keys that clients of the server need"
+    command = commands.add_parser("keys", help=about, description=about)
     command.add_argument("action", choices=("add", "list", "revoke"))
     command.add_argument("what", nargs="?", help="add: a name for it; revoke: its id")
     _add_settings(command, KEY_OPTIONS)
@@ -68,7 +68,7 @@ def _add_settings(parser: argparse.ArgumentParser, only: tuple[str, ...] = ()) -
 
 
 def _serve(options: argparse.Namespace) -> None:
-    """Serve until the program is told to stop.
+    """Serve until the program is stopped.
 
     Raises:
         InputError: a setting breaks a rule, or the address cannot be used.
@@ -78,25 +78,25 @@ def _serve(options: argparse.Namespace) -> None:
         Head,
         make_app,
     )
-    from .workers.worker import LocalPool, Painting
+    from .workers.worker import LocalPool, Worker
 
     _check_tls(options.tls_cert, options.tls_key)
     settings, listener = _prepare(options)
     with listener:
         _first_key(settings)
-        painting = Painting(settings)
+        worker = Worker(settings)
         page = f"API page {settings.public_url}/docs"
         config = uvicorn.Config(
-            make_app(Head(settings, LocalPool(painting))), log_level="warning", access_log=False,
+            make_app(Head(settings, LocalPool(worker))), log_level="warning", access_log=False,
             timeout_graceful_shutdown=GRACE, ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key, server_header=False,
         )  # fmt: skip
-        server = _Server(config, f"Serving {painting.name} at {settings.public_url}, {page}")
+        server = _Server(config, f"Serving {worker.name} at {settings.public_url}, {page}")
         asyncio.run(server.serve([listener]))
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Settings, socket.socket]:
-    """The settings with the address that clients are told, and the socket they will reach."""
+    """The settings with the public address, and the socket that clients reach."""
     given = _given(options)
     if "public_url" not in given and not _is_loopback(options.host):
         raise InputError(
@@ -109,8 +109,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Settings, socket.socket]:
     host = f"[{options.host}]" if ":" in options.host else options.host
     here = f"{scheme}://{host}:{listener.getsockname()[1]}"
     settings = make_settings({"public_url": here, **given})
-    told = urlsplit(settings.public_url)
-    if told.scheme == "http" and not _is_loopback(told.hostname or ""):
+    public = urlsplit(settings.public_url)
+    if public.scheme == "http" and not _is_loopback(public.hostname or ""):
         _say("Keys and pictures are sent in the clear: public_url is http. See the guide for TLS.")
     return settings, listener
 
@@ -147,14 +147,14 @@ def _keys(options: argparse.Namespace) -> None:
 class _Server(uvicorn.Server):
     """Says so when it accepts connections."""
 
-    def __init__(self, config: uvicorn.Config, words: str) -> None:
+    def __init__(self, config: uvicorn.Config, message: str) -> None:
         super().__init__(config)
-        self._words = words
+        self._message = message
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            _say(self._words)
+            _say(self._message)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

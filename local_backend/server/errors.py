@@ -1,4 +1,4 @@
-"""Error answers in fal's shapes. The one place that words them."""
+"""Error answers in fal's shapes. No other module writes one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def entry(
     ctx: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """One entry of a refusal, about the field of that name; `kind` is fal's word for the fault."""
-    said = {"loc": ["body", name] if name else ["body"], "msg": message, "type": kind}
-    told = {**said, "url": f"{ERROR_PAGE}#{kind}", "input": shortened(value)}
-    return {**told, "ctx": dict(ctx)} if ctx else told
+    fault = {"loc": ["body", name] if name else ["body"], "msg": message, "type": kind}
+    detail = {**fault, "url": f"{ERROR_PAGE}#{kind}", "input": shortened(value)}
+    return {**detail, "ctx": dict(ctx)} if ctx else detail
 
 
 def refused(entries: Sequence[Mapping[str, Any]]) -> Answer:

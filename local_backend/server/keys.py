@@ -1,4 +1,4 @@
-"""The keys of clients. A secret is shown once, when it is made; what is kept is its SHA-256."""
+"""The keys of clients. A secret is shown once, when it is made; what is stored is its SHA-256."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ class Keys:
 
 def _value(authorization: str | None, scheme: str) -> str:
     """What follows the scheme, without white space; empty for another scheme."""
-    said, _, value = (authorization or "").strip().partition(" ")
-    return value.strip() if said.lower() == scheme else ""
+    given, _, value = (authorization or "").strip().partition(" ")
+    return value.strip() if given.lower() == scheme else ""
 
 
 def _digest(secret: str) -> str:

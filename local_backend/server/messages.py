@@ -1,4 +1,4 @@
-"""What a head and its painters hand each other: one job, and the events of its run."""
+"""The messages between a head and its workers: one paint request, and the events of its run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class Work:
-    """One job, complete: a painter reads nothing else.
+class PaintRequest:
+    """One job, complete: a worker reads nothing else.
 
     Attributes:
         request_id: the job's name, for log lines.
-        fields: the checked input, in fal's words, without the two pictures.
+        fields: the checked input under fal's names, without the two pictures.
         image, mask: the picture files as they came.
         max_pixels: a picture that says it has more is not opened.
     """
@@ -27,13 +27,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Started:
-    """The painter of that name has begun."""
+    """The worker of that name has begun."""
 
-    painter: str
+    worker: str
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """One line for the job's log."""
 
     message: str
@@ -54,7 +54,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client is told at the end: the model's output, or an error in fal's shape."""
+    """The answer to the client at the end: the model's output, or an error in fal's shape."""
 
     status: int
     body: Mapping[str, Any]
@@ -68,32 +68,32 @@ class Failed:
     answer: Answer
 
 
-Event = Started | Line | Done | Failed
+Event = Started | LogLine | Done | Failed
 
 
-class PainterLostError(Exception):
-    """The painter died in the middle of the job; another may do it.
+class WorkerLostError(Exception):
+    """The worker died in the middle of the job; another may do it.
 
     Attributes:
-        painter: its name, as far as it is known.
+        worker: its name, as far as it is known.
     """
 
-    def __init__(self, painter: str) -> None:
-        super().__init__(f"painter {painter} is gone")
-        self.painter = painter
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"worker {worker} is gone")
+        self.worker = worker
 
 
-class Pool(Protocol):
-    """Painters. `paint` waits until one is free."""
+class WorkerPool(Protocol):
+    """Workers. `paint` waits until one is free."""
 
     @property
     def capacity(self) -> int:
         """How many jobs it makes sense to hand over at once."""
 
-    def paint(self, work: Work) -> AsyncGenerator[Event, None]:
+    def paint(self, request: PaintRequest) -> AsyncGenerator[Event, None]:
         """The events of one job: Started, lines, and Done or Failed at the end. Closing the
         generator stops the job.
 
         Raises:
-            PainterLostError: the painter died.
+            WorkerLostError: the worker died.
         """

@@ -1,4 +1,4 @@
-"""The model's input and output in fal's words, and the queue's own answers."""
+"""The JSON schemas: the model's input and output under fal's names, and the queue's answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from ...nodes.contracts import NEGATIVE_PROMPT
-from ..pipeline.validation import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from ...nodes.contracts import MAX_SEED, NEGATIVE_PROMPT
+from ..pipeline.validation import MAX_GUIDANCE, MAX_STEPS
 from . import errors
 from .messages import Answer
 
@@ -25,7 +25,7 @@ def _utf8(text: str) -> str:
     return text
 
 
-# said to clients as the integer it is; JSON schema tools stumble over a bound of 64 bits
+# the schema calls it an integer without bounds; JSON schema tools fail on a bound of 64 bits
 _Seed = Annotated[int, Field(ge=0, le=MAX_SEED), WithJsonSchema({"type": "integer", "minimum": 0})]
 _Text = Annotated[str, AfterValidator(_utf8)]
 _Scale = Annotated[float, Field(ge=0, le=MAX_GUIDANCE, allow_inf_nan=False)]
@@ -140,10 +140,10 @@ def check_input(body: Mapping[str, Any], max_images: int) -> OneRewardInput | An
         return errors.refused([_entry(one) for one in error.errors(include_url=False)])
     if checked.num_images > max_images:
         message = f"Input should be less than or equal to {max_images}"
-        told = errors.entry(
+        entry = errors.entry(
             "num_images", "less_than_equal", message, checked.num_images, {"le": max_images}
         )
-        return errors.refused([told])
+        return errors.refused([entry])
     if (checked.seed or 0) + checked.num_images - 1 > MAX_SEED:
         message = "Value error, seed + num_images passes 64 bits"
         return errors.refused([errors.entry("seed", "value_error", message, checked.seed)])

@@ -52,9 +52,9 @@ class Settings(BaseModel):
     )
     cors_origins: tuple[str, ...] = Field((), description="web pages that may call the server")
     # a cluster only
-    min_replicas: int = Field(1, ge=0, description="painters that are always up")
-    max_replicas: int = Field(0, ge=0, description="painters at most; 0: one for each GPU, or one")
-    gpus: float | None = Field(None, ge=0, description="GPUs per painter; default: 1 if any")
+    min_replicas: int = Field(1, ge=0, description="workers that are always up")
+    max_replicas: int = Field(0, ge=0, description="workers at most; 0: one for each GPU, or one")
+    gpus: float | None = Field(None, ge=0, description="GPUs per worker; default: 1 if any")
     heads: int = Field(1, ge=1, description="HTTP heads; more than one needs Postgres")
 
     @field_validator("precision")
@@ -101,8 +101,8 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        said = [
+        faults = [
             f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}"
             for one in error.errors()
         ]
-        raise InputError(f"These settings cannot be used: {'; '.join(said)}.") from error
+        raise InputError(f"These settings cannot be used: {'; '.join(faults)}.") from error

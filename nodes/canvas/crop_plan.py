@@ -1,4 +1,6 @@
-"""The plan of one edit: which crops of the picture go to the model, and how they come back."""
+"""Crop planning, for "inpaint crop and stitch": which crops of a picture go to the model, at what
+size, and how they come back.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ EMPTY_NOTE = "Mask is empty: the picture is returned untouched."
 
 
 @dataclass(frozen=True, eq=False)
-class CanvasPlan:
-    """The work on one picture.
+class CropPlan:
+    """The crops of one picture.
 
     Attributes:
         size: (height, width) of the picture.
         crops: disjoint, top to bottom; none for an empty mask.
-        notes: for the user, in plain words.
+        notes: for the user.
     """
 
     size: Size
@@ -35,14 +37,14 @@ class CanvasPlan:
     notes: tuple[str, ...]
 
 
-def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities) -> CanvasPlan:
+def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities) -> CropPlan:
     """Plan the crops for a mask of the picture's size.
 
     The mask is read once to find what is painted; all other work and memory follow the painted
     area and the crops.
 
     Args:
-        mask: float [H, W], 1 = change; not written to.
+        mask: float [H, W], 1 = change, or bool; not written to.
         options: what the user set.
         capabilities: the sizes the backend works well at.
 
@@ -52,7 +54,7 @@ def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities)
     size = (mask.shape[0], mask.shape[1])
     box = painted_box(mask, options)
     if box is None:
-        return CanvasPlan(size, (), (EMPTY_NOTE,))
+        return CropPlan(size, (), (EMPTY_NOTE,))
     painted = painted_inside(mask, box, options)
     areas = [box]
     if options.regions == REGION_CHOICES[0]:
@@ -71,7 +73,7 @@ def plan_crops(mask: Tensor, options: CanvasOptions, capabilities: Capabilities)
         *_filled(crops),
         *_nearly_all(0.0 if options.invert else int(painted.sum()) / mask.numel()),
     )
-    return CanvasPlan(size, crops, notes)
+    return CropPlan(size, crops, notes)
 
 
 def _frame_area(area: Box, size: Size, options: CanvasOptions, capabilities: Capabilities) -> Frame:

@@ -1,4 +1,4 @@
-"""Growing the canvas: how much on which side, in which steps, and the picture upon it."""
+"""Outpainting: how much the canvas grows on which side, in which steps, and the picture on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..contracts import MEGAPIXEL
 from ..errors import InputError
-from .sizes import MEGAPIXEL, Extension
+from .sizes import Extension
 
 ANCHORS = (
     "center",
@@ -130,20 +131,31 @@ def _small_enough(shares: list[tuple[int, int]], length: int) -> bool:
     return True
 
 
-def extend_picture(image: Tensor, whole: Margins) -> tuple[Tensor, Tensor]:
-    """The pictures [B, H, W, C] on their larger canvas, and the mask of what is new.
+def extend_picture(image: Tensor, whole: Margins) -> Tensor:
+    """The pictures [B, H, W, C] on their larger canvas [B, H2, W2, C], of the same dtype.
 
-    Returns (pictures [B, H2, W2, C] of the same dtype: the source bit for bit, mid grey around it,
-    alpha 1 there; mask float32 [1, H2, W2]: 1 on the new area, 0 on the source).
+    The source is there bit for bit; around it lies mid grey, with alpha 1.
     """
     batch, height, width, channels = image.shape
     new_height = height + whole.top + whole.bottom
     new_width = width + whole.left + whole.right
-    rows = slice(whole.top, whole.top + height)
-    columns = slice(whole.left, whole.left + width)
     pictures = image.new_full((batch, new_height, new_width, channels), NEW_AREA)
     pictures[..., 3:] = 1.0
+    rows, columns = _inside(whole, height, width)
     pictures[:, rows, columns] = image
-    mask = torch.ones(1, new_height, new_width, device=image.device)
-    mask[:, rows, columns] = 0.0
-    return pictures, mask
+    return pictures
+
+
+def new_area(whole: Margins, height: int, width: int) -> Tensor:
+    """bool [H2, W2]: what is new on the larger canvas of a picture of this size."""
+    new_height = height + whole.top + whole.bottom
+    new_width = width + whole.left + whole.right
+    mask = torch.ones(new_height, new_width, dtype=torch.bool)
+    mask[_inside(whole, height, width)] = False
+    return mask
+
+
+def _inside(whole: Margins, height: int, width: int) -> tuple[slice, slice]:
+    """Where the source lies on the larger canvas."""
+    rows = slice(whole.top, whole.top + height)
+    return rows, slice(whole.left, whole.left + width)

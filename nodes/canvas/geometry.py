@@ -55,7 +55,7 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One piece of work for a backend: a box of the picture, its masks, and the model's size.
+    """A box of the picture that is painted in one go, its masks, and the size the model sees.
 
     Attributes:
         box: the crop in source pixels; never outside the picture.
@@ -66,8 +66,8 @@ class Crop:
         filled: bool [box.height, box.width]; the part of `painted` that was a pinhole. None if
             there was none.
         pinholes: how many there were.
-        blend: float [box.height, box.width]; 1 over the painted and grown area, falling to 0
-            outside it. The crop's result is mixed into the picture by it.
+        blend: float [box.height, box.width]; 1 over the painted and grown area, falling to 0 in the
+            feather outside it. The crop's result is mixed into the picture by it.
     """
 
     box: Box

@@ -1,4 +1,4 @@
-"""From the mask as it comes in to the painted area, and from that to the blend."""
+"""From the mask as it comes in to the painted area, and from that to the blend mask (feather)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .distance import distances_near
 from .geometry import Box
 from .image_ops import filtered
-from .morphology import small_holes
+from .morphology import distances_near, small_holes
 from .options import CanvasOptions
 
 CLEAN_LEVEL = 0.1  # grey brushes and JPEG masks paint in full, JPEG specks not at all
@@ -22,6 +21,24 @@ EMPTY_LEVEL = 1 / 255 + 1e-6
 # that size is taken in anyway; a hole that somebody means, such as a ring's, is larger.
 PINHOLE_PX = 64
 ASPECT_TOLERANCE = 0.01
+
+
+def pair_batches(images: int, masks: int) -> list[tuple[int, int]]:
+    """(image index, mask index) of every edit for batches of these sizes, in order.
+
+    One image meets every mask, one mask meets every image, equal batches go side by side. Raises
+    InputError with both counts for all else.
+    """
+    if images == masks and images > 0:
+        return [(i, i) for i in range(images)]
+    if images == 1 and masks > 0:
+        return [(0, m) for m in range(masks)]
+    if masks == 1 and images > 0:
+        return [(i, 0) for i in range(images)]
+    raise InputError(
+        f"{images} images do not pair with {masks} masks. "
+        "Connect one mask, one image, or as many masks as images."
+    )
 
 
 def fit_mask(mask: Tensor, height: int, width: int) -> tuple[Tensor, str | None]:
@@ -97,11 +114,12 @@ def bounding_box(mask: Tensor) -> Box | None:
 
 
 def blend_mask(painted: Tensor, grow: int, blend: int) -> Tensor:
-    """How much of the result each pixel takes: 1 on the grown area, fading to 0 outside it.
+    """The feathered mask: how much of the result each pixel takes, 1 on the grown area and falling
+    to 0 outside it.
 
     Distances are Euclidean, between pixel centres, in px. Growing takes in what is at most `grow`
     from a painted pixel; shrinking takes away what is at most `-grow` from an unpainted one. The
-    fade is a smoothstep over `blend` px from the outline of the grown area, and exactly 0 from
+    feather is a smoothstep over `blend` px from the outline of the grown area, and exactly 0 from
     there on: at grow + blend px from the painted pixels.
 
     Args:
@@ -139,10 +157,10 @@ def pinholes(painted: Tensor, blend: Tensor, options: CanvasOptions) -> tuple[Te
 
 
 def _shrunk(area: NDArray[np.bool_], px: int) -> NDArray[np.bool_]:
-    kept = np.ones_like(area)
+    left = np.ones_like(area)
     for tile, distances in distances_near(~area, px):
-        kept[tile.slices] = distances > px
-    return kept
+        left[tile.slices] = distances > px
+    return left
 
 
 def _weights(
@@ -155,6 +173,8 @@ def _weights(
 
 
 def _painted(values: Tensor, options: CanvasOptions) -> Tensor:
+    if values.dtype == torch.bool:
+        return ~values if options.invert else values
     level = CLEAN_LEVEL if options.clean else PLAIN_LEVEL
     return values <= 1 - level if options.invert else values >= level
 

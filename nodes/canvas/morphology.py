@@ -1,17 +1,26 @@
-"""Connected areas of a mask, by runs: a mask is few runs even where it is many pixels."""
+"""Morphology of masks: Euclidean distances, to grow and shrink by, and connected areas, for holes.
+
+Connected areas are found by run-length encoding: a mask is few runs even where it is many pixels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.sparse import coo_array, csgraph
 from torch import Tensor
 
+from .geometry import Box
+
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.intp]
+
+TILE = 128  # measured: of 64 to 512 the smallest that stays cheap on large masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +29,25 @@ class Runs:
 
     start: Ints
     stop: Ints
+
+
+def distances_near(target: Bools, reach: int) -> Iterator[tuple[Box, NDArray[np.float64]]]:
+    """Euclidean distances from pixel centres to the nearest True pixel's, tile by tile.
+
+    Yields (tile, distances), where distances has the tile's shape or broadcasts to it. They are
+    exact where they are at most `reach`, and some larger number elsewhere. All pixels of tiles
+    that are left out are further than `reach`. So time and memory follow the target's outline.
+    """
+    height, width = target.shape
+    for tile in _tiles(height, width, max(TILE, 2 * reach)):
+        around = tile.padded(reach, height, width)
+        seen = target[around.slices]
+        if target[tile.slices].all():
+            yield tile, np.zeros((1, 1))
+        elif seen.any():
+            found = ndimage.distance_transform_edt(~seen)
+            top, left = tile.top - around.top, tile.left - around.left
+            yield tile, found[top : top + tile.height, left : left + tile.width]
 
 
 def small_holes(mask: Tensor, most: int, within: Tensor) -> tuple[Tensor, int]:
@@ -60,6 +88,12 @@ def group(count: int, one: Ints, other: Ints) -> Ints:
     links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(count, count))
     labels: Ints = csgraph.connected_components(links, directed=False)[1]
     return labels
+
+
+def _tiles(height: int, width: int, side: int) -> Iterator[Box]:
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield Box(top, left, min(height, top + side), min(width, left + side))
 
 
 def _unpainted_runs(painted: Bools) -> Runs:

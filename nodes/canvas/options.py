@@ -24,9 +24,9 @@ class CanvasOptions:
 
     Attributes:
         grow: the painted area grows by this, -512..512; negative shrinks it.
-        blend: width of the fade outside the grown area, 0..512; 0 is a hard edge.
+        blend: width of the feather outside the grown area, 0..512; 0 is a hard edge.
         context: the crop's size as a factor of the mask's, 1..16.
-        target: the size the model works at, in the words of `sizes.parse_target`.
+        target: the size the model works at, as `sizes.parse_target` reads it.
         regions: one of REGION_CHOICES; whether areas far apart get a crop each.
         seam: strength of the seam correction, 0..1.
         clean: values from 0.1 count as painted and pinholes are filled (see masks.pinholes); else

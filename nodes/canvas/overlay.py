@@ -1,4 +1,4 @@
-"""Draws a plan on its picture: what was painted, what is replaced, where the crops lie."""
+"""Draws on a picture: a plan (what is painted, what is replaced, the crops), or a running edit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional
 
-from .crop_plan import CanvasPlan
+from ..contracts import MEGAPIXEL
+from .crop_plan import CropPlan
 from .geometry import Crop
-from .sizes import MEGAPIXEL
+from .image_ops import resize
 
-SIDE = 1024
+SIDE, PREVIEW_SIDE = 1024, 512  # px
 PAINTED, OPAQUE, EDGE, CROP = (230, 40, 50), (250, 210, 40), (255, 255, 255), (60, 130, 255)
 FILLED = (255, 130, 0)
 
 
-def draw_plan(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> Tensor:
+def draw_plan(pictures: Sequence[Tensor], plans: Sequence[CropPlan]) -> Tensor:
     """Every picture [H, W, C] with its plan on it, as a batch [N, h, w, 3] of at most 1024 px.
 
     Red: painted. Orange: pinholes of the mask that were filled. Yellow: the area replaced in full.
@@ -31,7 +32,7 @@ def draw_plan(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> Tensor
     return torch.stack([torch.from_numpy(np.array(image)) for image in drawn]).float() / 255
 
 
-def _draw(picture: Tensor, plan: CanvasPlan) -> Image.Image:
+def _draw(picture: Tensor, plan: CropPlan) -> Image.Image:
     height, width = plan.size
     scale = min(1.0, SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -80,6 +81,41 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _label(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
     font = ImageFont.load_default(14)
-    place = corner[0] + 5, corner[1] + 4
-    draw.rectangle(draw.textbbox(place, text, font=font), fill=CROP)
-    draw.text(place, text, fill=(255, 255, 255), font=font)
+    at = corner[0] + 5, corner[1] + 4
+    draw.rectangle(draw.textbbox(at, text, font=font), fill=CROP)
+    draw.text(at, text, fill=(255, 255, 255), font=font)
+
+
+class PlacedPreview:
+    """Pastes a crop's preview into a small copy of its picture.
+
+    Args:
+        picture: float [H, W, 3 or 4].
+        crop: where the preview belongs.
+    """
+
+    def __init__(self, picture: Tensor, crop: Crop) -> None:
+        height, width = picture.shape[:2]
+        # Striding costs nothing on an 8K picture, and a preview may be rough.
+        self._stride = max(1, -(-max(height, width) // PREVIEW_SIDE))
+        stride = self._stride
+        self._picture = picture[::stride, ::stride, :3].float().clamp(0, 1)
+        # The first row of the small copy that lies inside the crop.
+        self._top, self._left = -(-crop.box.top // stride), -(-crop.box.left // stride)
+        rows = slice(self._top * stride - crop.box.top, None, stride)
+        columns = slice(self._left * stride - crop.box.left, None, stride)
+        self._blend = crop.blend[rows, columns].unsqueeze(-1).to(self._picture)
+        self._crop = crop
+
+    def paste(self, preview: Tensor) -> Tensor:
+        """The small picture [h, w, 3] in 0..1 with `preview` [h, w, 3], any size, in its place."""
+        (full_h, full_w), (seen_h, seen_w) = self._crop.size, self._crop.scaled
+        rows, columns = preview.shape[:2]
+        seen = preview[: -(-rows * seen_h // full_h), : -(-columns * seen_w // full_w)]
+        height, width = self._blend.shape[:2]
+        out = self._picture.clone()
+        if height and width:
+            small = resize(seen.to(out), (height, width)).clamp(0, 1)
+            target = out[self._top : self._top + height, self._left : self._left + width]
+            target.copy_(torch.lerp(target, small, self._blend))
+        return out

@@ -1,4 +1,8 @@
-"""Measures a finished edit against the picture it came from."""
+"""Measures a finished edit against its source: what changed where, and the step across the seam.
+
+That step is measured in the source and in the edit. The report's "seam correction" is another
+figure: the step of the same result without and with the correction.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .batch import pair_batches
-from .masks import blend_mask, fit_mask, painted_area
+from .masks import blend_mask, fit_mask, painted_area, pair_batches
 from .options import CanvasOptions
 from .seam import seam_step
 
@@ -25,7 +28,7 @@ class Proof:
     Attributes:
         difference: float [N, H, W, 3], absolute change; new canvas counts as black before.
         max_difference: largest absolute change where nothing may change; 0.0 is the promise.
-        text: the measurements in words.
+        text: the measurements as lines of text.
     """
 
     difference: Tensor
@@ -77,7 +80,7 @@ def prove(
         lines.append(f"image {index + 1}: largest change outside {where} {worst:g}, {changed}")
         if reach is not None and worst and not change[used == 0].any():
             lines.append(f"image {index + 1}: {OTHER_CANVAS}")
-        lines.append(f"image {index + 1}: {_step_words(canvas, picture, used)}")
+        lines.append(f"image {index + 1}: {_step_text(canvas, picture, used)}")
     return Proof(torch.stack(differences), largest, "\n".join(lines))
 
 
@@ -88,7 +91,7 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
     return change.masked_fill(same, 0.0)
 
 
-def _step_words(before: Tensor, after: Tensor, blend: Tensor) -> str:
+def _step_text(before: Tensor, after: Tensor, blend: Tensor) -> str:
     steps = seam_step(before, blend), seam_step(after, blend)
     return f"step across the seam (delta E) {steps[0]:.2f} before, {steps[1]:.2f} after"
 

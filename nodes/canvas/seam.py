@@ -1,4 +1,9 @@
-"""Seams: what the model shifted in colour, taken back smoothly; and how much of a step is left."""
+"""Seam correction by a Poisson/Laplace membrane: the model's colour drift is taken out smoothly.
+
+Poisson image editing (Perez, Gangnet and Blake, 2003), in the form of Farbman et al. (2009), who
+add a membrane of the differences at the boundary. Here the membrane is fitted to the known pixels
+around the hole, free at the crop's edge, beside a factor on the colours.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +20,18 @@ from torch.nn import functional
 
 from .geometry import Box
 
-LEAST_RING = 64  # kept pixels; fewer say too little about the drift
-RING = 16  # px of kept picture around the hole that count, at least
-SAMPLES = 8192  # kept pixels that the statistics look at
+LEAST_RING = 64  # known pixels; fewer say too little about the drift
+RING = 16  # px of known picture around the hole that count, at least
+SAMPLES = 8192  # known pixels that the statistics look at
 OUTLIER = 4.0  # robust standard deviations
-MOST_DRIFT = 0.12  # a larger difference is new content: no model shifts kept pixels that far
+MOST_DRIFT = 0.12  # a larger difference is new content: no model shifts known pixels that far
 LEAST_BOUND = 0.02  # differences this close to the middle are never outliers
 LEAST_NOISE = 1 / 255  # of a difference; no ring is taken to be cleaner than this
 LIKELY_GAIN = 0.02  # how far from 1 a model's brightness factor usually is
 MOST_GAIN = 0.05
 PATCH = 300.0  # neighbouring pixels that together count as one independent observation
 CELLS = 72  # of the membrane's grid, along the longer side
-REACH = 6.0  # px; kept differences are averaged over about this radius
+REACH = 6.0  # px; known differences are averaged over about this radius
 BAND = 4  # px on either side of the seam that seam_step compares
 LEAST_TILE = 16  # px; it averages over three of them
 # sRGB to XYZ, each row over the D65 white.
@@ -38,38 +43,38 @@ XYZ_OVER_WHITE = (
 
 
 @dataclass(frozen=True)
-class SeamStep:
-    """The colour step across the seam (see seam_step), without and with the correction."""
+class SeamCorrection:
+    """The colour step across the seam (see seam_step), without the correction and corrected."""
 
-    before: float
-    after: float
+    without: float
+    corrected: float
 
 
-def correct_seam(original: Tensor, generated: Tensor, kept: Tensor, strength: float) -> Tensor:
+def correct_seam(original: Tensor, generated: Tensor, known: Tensor, strength: float) -> Tensor:
     """Take the model's slow colour drift out of its result.
 
-    Drift is a smooth factor times the colour, plus a smooth field. Both are read off the kept ring
+    Drift is a smooth factor times the colour, plus a smooth field. Both are read off the known ring
     around the hole: the factor as a plane (its part of the drift differs from light to dark
     pixels), the rest as a membrane, continued into the hole by Laplace's equation and free at the
     crop's edge. Differences far from the others (the model repainted a spot there) are ignored.
 
     Args:
         original, generated: float32 [h, w, 3], in 0..1, finite.
-        kept: bool [h, w], False in the hole that the model repainted.
+        known: bool [h, w], False in the hole that the model repainted.
         strength: 0 returns `generated` itself, 1 takes off the whole drift.
 
     Returns `generated` with the hole and the ring around it corrected, not clamped; `generated`
     itself where there is no hole, or too little ring to tell the drift.
     """
-    box = _hole_box(kept) if strength else None
+    box = _hole_box(known) if strength else None
     if box is None:
         return generated
-    kept = kept[box.slices]
-    if int(kept.sum()) < LEAST_RING:
+    known = known[box.slices]
+    if int(known.sum()) < LEAST_RING:
         return generated
     answer, truth = generated[box.slices], original[box.slices]
     difference = answer - truth
-    trusted = kept & _inliers(difference, kept)
+    trusted = known & _inliers(difference, known)
     if int(trusted.sum()) < LEAST_RING:
         return generated
     proportional = answer * _gain(difference, truth, trusted)
@@ -79,15 +84,15 @@ def correct_seam(original: Tensor, generated: Tensor, kept: Tensor, strength: fl
     return corrected
 
 
-def _hole_box(kept: Tensor) -> Box | None:
+def _hole_box(known: Tensor) -> Box | None:
     """The hole's bounding box and the ring around it."""
-    rows = (~kept.all(dim=1)).nonzero()
-    columns = (~kept.all(dim=0)).nonzero()
+    rows = (~known.all(dim=1)).nonzero()
+    columns = (~known.all(dim=0)).nonzero()
     if not len(rows):
         return None
     hole = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
     ring = max(RING, max(hole.height, hole.width) // 8)
-    return hole.padded(ring, *kept.shape)
+    return hole.padded(ring, *known.shape)
 
 
 def _sampled(area: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,11 +103,11 @@ def _sampled(area: Tensor) -> tuple[Tensor, Tensor]:
     return places // area.shape[1], places % area.shape[1]
 
 
-def _inliers(difference: Tensor, kept: Tensor) -> Tensor:
+def _inliers(difference: Tensor, known: Tensor) -> Tensor:
     """bool [h, w]: differences that look like drift, not like something the model repainted."""
     small: Tensor = (difference.abs() <= MOST_DRIFT).all(dim=-1)
     # Where the model painted over the whole ring, as it may in the soft edge, no drift can be told.
-    sample = difference[_sampled(kept & small)]
+    sample = difference[_sampled(known & small)]
     if not len(sample):
         return small
     middle = sample.median(dim=0).values
@@ -173,9 +178,10 @@ def _cell_sums(values: Tensor, cell: int) -> Tensor:
 
 
 def _solve(weights: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minimise sum |kept - u|^2 / reach^2 + sum |gradient u|^2 over the grid [h, w, C].
+    """Minimise sum |known - u|^2 / reach^2 + sum |gradient u|^2 over the grid [h, w, C].
 
-    Where nothing is kept that is Laplace's equation; where something is, a low pass.
+    This is the screened Poisson equation. Where nothing is known it is Laplace's equation; where
+    something is, a low pass.
     """
     height, width = weights.shape[:2]
     down, right = _second_differences(height), _second_differences(width)
@@ -202,23 +208,24 @@ def seam_step(picture: Tensor, blend: Tensor) -> float:
     """The colour step across the seam: mean CIE76 delta E, 0 where there is no seam.
 
     Compares two bands of BAND px: the opaque pixels (blend 1) next to the edge of the opaque
-    area, and the kept pixels (blend 0) next to the edge of the blend. The fade between them is
-    not looked at. Both bands are averaged over windows of three tiles a side, wide enough to reach
-    across the fade; the distances of the averages in CIE Lab (D65) are averaged over the tiles,
-    weighted by the length of seam in each. The picture's own slope across the fade counts too.
+    area, and the known pixels (blend 0) next to the edge of the blend. The feather between them
+    is not looked at. Both bands are averaged over windows of three tiles a side, wide enough to
+    reach across the feather. The distances of the averages in CIE Lab (D65) are averaged over the
+    tiles, weighted by the length of seam in each. The picture's own slope across the feather counts
+    too.
 
     Args:
         picture: float [h, w, 3|4], sRGB in 0..1; alpha is not looked at.
         blend: float [h, w] as in Crop.
     """
-    opaque, kept = blend >= 1, blend <= 0
+    opaque, known = blend >= 1, blend <= 0
     inner = opaque & _near(~opaque)
-    outer = kept & _near(~kept)
+    outer = known & _near(~known)
     length = int(inner.sum()) / BAND  # of the seam, in px
     if not length or not outer.any():
         return 0.0
-    fade = blend.numel() - int(opaque.sum()) - int(kept.sum())
-    tile = max(LEAST_TILE, math.ceil(fade / length) + 2 * BAND)
+    feather = blend.numel() - int(opaque.sum()) - int(known.sum())
+    tile = max(LEAST_TILE, math.ceil(feather / length) + 2 * BAND)
     inside, outside = _tile_sums(picture, inner, tile), _tile_sums(picture, outer, tile)
     wide_in, wide_out = _three_wide(inside), _three_wide(outside)
     seen = (inside[..., 3] > 0) & (wide_out[..., 3] > 0)

@@ -1,4 +1,4 @@
-"""The small words for sizes: the target of a crop, and how far a picture is extended."""
+"""How sizes are written: the target of a crop, and how far a picture is extended."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from ..contracts import MEGAPIXEL
 from ..errors import InputError
 
 SIDE_MIN, SIDE_MAX = 16, 16384
-MEGAPIXEL = 1024 * 1024
 MEGAPIXELS_MIN, MEGAPIXELS_MAX = 0.01, 64.0
 FACTOR_MAX = 16
 ASPECT_MAX = 16
@@ -79,16 +79,16 @@ def parse_target(text: str) -> Target:
     One MP is 1024 x 1024 pixels. Raises InputError for anything else and for sides outside
     16..16384 px.
     """
-    word = _normalised(text)
-    if word == "auto":
+    plain = _normalised(text)
+    if plain == "auto":
         return Target("auto")
-    if word == "native":
+    if plain == "native":
         return Target("native")
-    if match := _MEGAPIXELS.fullmatch(word):
+    if match := _MEGAPIXELS.fullmatch(plain):
         return Target("pixels", pixels=_megapixels(match[1], text))
-    if match := _SIDE.fullmatch(word):
+    if match := _SIDE.fullmatch(plain):
         return Target("side", side=_side(match[0], "Target", text))
-    if match := _SIZE.fullmatch(word):
+    if match := _SIZE.fullmatch(plain):
         width, height = (_side(side, "Target", text) for side in match.groups())
         return Target("exact", height=height, width=width)
     raise InputError(f"Target {text!r} is not understood. Use {TARGET_FORMS}.")
@@ -99,18 +99,18 @@ def parse_extend(text: str) -> Extension:
 
     Raises InputError for anything else, for one that adds nothing, and for sides above 16384 px.
     """
-    word = _normalised(text)
-    if match := _PIXELS.fullmatch(word):
+    plain = _normalised(text)
+    if match := _PIXELS.fullmatch(plain):
         return _sides(dict.fromkeys(SIDES, match[1]), text)
-    if match := _SIZE.fullmatch(word):
+    if match := _SIZE.fullmatch(plain):
         return Extension(size=_canvas_size(match[1], match[2], text))
-    if match := _FACTOR.fullmatch(word):
+    if match := _FACTOR.fullmatch(plain):
         return Extension(factor=_factor(_float(match[1]), text))
-    if match := _PERCENT.fullmatch(word):
+    if match := _PERCENT.fullmatch(plain):
         return Extension(factor=_factor(_percent(match[1], text), text))
-    if match := _ASPECT.fullmatch(word):
+    if match := _ASPECT.fullmatch(plain):
         return Extension(aspect=_aspect(match[1], match[2], text))
-    return _sides(_named_sides(word, text), text)
+    return _sides(_named_sides(plain, text), text)
 
 
 def _normalised(text: str) -> str:
@@ -185,10 +185,10 @@ def _aspect(width: str, height: str, text: str) -> float:
     return sides[0] / sides[1]
 
 
-def _named_sides(word: str, text: str) -> dict[str, str]:
+def _named_sides(plain: str, text: str) -> dict[str, str]:
     sides: dict[str, str] = {}
-    for part in word.split(","):
-        match = _ONE_SIDE.fullmatch(part.strip())
+    for side in plain.split(","):
+        match = _ONE_SIDE.fullmatch(side.strip())
         if match is None:
             raise InputError(f"Extend {text!r} is not understood. Use {EXTEND_FORMS}.")
         if match[1] in sides:

@@ -1,4 +1,4 @@
-"""Cutting a crop out of the picture for the model, and pasting the model's answer back."""
+"""Crop and stitch: cutting a crop out of the picture for the model, and pasting its answer back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from ..errors import InputError, LocalBackendError
 from .geometry import Crop
-from .image_ops import pad_reflect, resize, resize_kept
-from .seam import SeamStep, correct_seam, seam_step
+from .image_ops import pad_reflect, resize, resize_known
+from .seam import SeamCorrection, correct_seam, seam_step
 
 
 def cut(picture: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
@@ -17,7 +17,7 @@ def cut(picture: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
 
     Returns (image float32 [1, h, w, 3] in 0..1, mask float32 [1, h, w], 1 = change, binary), both
     of crop.size. The mask covers every source pixel of crop.model_mask. Where it is 0, the image
-    depends on no source pixel of crop.model_mask: what is repainted is never shown as known, not
+    depends on no source pixel of crop.model_mask: what is repainted never counts as known, not
     by the filter that scales, nor by the padding, which mirrors picture and mask alike.
     """
     source = _visible(picture, crop)
@@ -26,14 +26,14 @@ def cut(picture: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
     mask = touched[0, 0, :, :, None]
     image = resize(source, crop.scaled)
     if image is not source:
-        image = torch.where(mask > 0, image, resize_kept(source, ~crop.model_mask, crop.scaled))
+        image = torch.where(mask > 0, image, resize_known(source, ~crop.model_mask, crop.scaled))
     image = pad_reflect(image.clamp(0.0, 1.0), crop.size)
     return image[None], pad_reflect(mask, crop.size)[None, :, :, 0]
 
 
 def paste(
     out: Tensor, crop: Crop, generated: Tensor, seam: float, *, opaque: bool = False
-) -> SeamStep:
+) -> SeamCorrection:
     """Mix the model's answer into `out`, in place, by the crop's blend mask.
 
     `out` is the caller's own copy of the picture [H, W, 3|4] (any float dtype). It is written only
@@ -45,7 +45,7 @@ def paste(
         seam: strength of the seam correction, 0 (off) to 1.
         opaque: alpha is mixed, too, towards 1.
 
-    Returns the colour step across the seam without and with the correction.
+    Returns the colour step across the seam, without and with the correction.
 
     Raises:
         InputError: `generated` has another size.
@@ -57,15 +57,15 @@ def paste(
     original = _visible(out, crop)
     blend = crop.blend.to(out.device)
     touched = blend > 0
-    before = after = seam_step(_covered(original, patch, touched), blend)
+    without = corrected = seam_step(_covered(original, patch, touched), blend)
     if seam:
-        # The fade counts as kept: the original shows through it, so a difference there is seen.
+        # The feather counts as known: the original shows through it, so a difference is seen.
         patch = correct_seam(original, patch, blend < 1, seam).clamp(0.0, 1.0)
-        after = seam_step(_covered(original, patch, touched), blend)
+        corrected = seam_step(_covered(original, patch, touched), blend)
     if opaque and out.shape[2] == 4:
         patch = functional.pad(patch, (0, 1), value=1.0)
     _mix(out, crop, patch, blend)
-    return SeamStep(before, after)
+    return SeamCorrection(without, corrected)
 
 
 def _check_answer(generated: Tensor, crop: Crop) -> None:
@@ -91,7 +91,7 @@ def _visible(picture: Tensor, crop: Crop) -> Tensor:
 
 
 def _covered(original: Tensor, patch: Tensor, touched: Tensor) -> Tensor:
-    """Patch over original without the fade, which seam_step does not look at."""
+    """Patch over original, without the feather, which seam_step does not look at."""
     covered = original.clone()
     covered[touched] = patch[touched]
     return covered

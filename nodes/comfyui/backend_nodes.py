@@ -1,21 +1,17 @@
-"""The nodes that choose where an edit runs, and fetch what a service made before."""
+"""The nodes that run an edit on this machine: the preview model, files, or ComfyUI's loaders."""
 
 from __future__ import annotations
 
-import logging
+from typing import Any
 
 from comfy_api.latest import io
 
-from ..backends import PREVIEW, check_server, resolve_fal, server_choices
-from ..contracts import BackendSpec, FalSpec
-from ..edit.report import result_lines
-from ..errors import InputError
-from .execution import in_thread
-from .io_types import CATEGORY, BackendSocket, backend_output, folded
+from ..backends import PREVIEW
+from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
+from .io_types import CATEGORY, backend_output, folded
+from .local_models import AUTO, NONE, find_files
+from .model_folders import choices
 from .progress import NodeProgress
-from .user_folder import user_folder
-
-LOG = logging.getLogger("onereward")
 
 
 class OneRewardPreviewBackend(io.ComfyNode):
@@ -39,204 +35,158 @@ class OneRewardPreviewBackend(io.ComfyNode):
         return io.NodeOutput(PREVIEW)
 
 
-class OneRewardFalBackend(io.ComfyNode):
+class OneRewardLocalBackend(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="OneRewardFalBackend",
-            display_name="OneReward Fal Backend",
+            node_id="OneRewardLocalBackend",
+            display_name="OneReward Local Backend",
             category=CATEGORY,
             description=(
-                "Runs edits on fal (fal-ai/onereward), or on a server of yours that speaks its "
-                "protocol. Needs a key, and costs money per megapixel of the crop; only the crop "
-                "is sent. A job is not paid for twice while its result is kept."
+                "Runs edits on your own GPU, from 8 GB: OneReward, or another FLUX.1-Fill, with "
+                "the files you have in ComfyUI's model folders. No key, no cost, nothing is sent. "
+                "Files are recognised by what is in them, not by their names."
             ),
             inputs=[
                 io.Combo.Input(
-                    "server",
-                    options=_servers(),
-                    default="fal",
-                    tooltip="Where to: fal, or a name from servers.json in user/__onereward. "
-                    "Default fal.",
+                    "transformer",
+                    options=[AUTO, *choices("transformer")],
+                    default=AUTO,
+                    tooltip="OneReward or another FLUX.1-Fill: a file of diffusion_models "
+                    "(bf16, fp16, fp8, GGUF), or a folder of diffusers. auto: the one that is "
+                    "there; of several one named OneReward, of these the largest. Default auto.",
                 ),
                 io.Combo.Input(
-                    "output_format",
-                    options=["png", "jpeg"],
-                    default="png",
-                    tooltip="What the result travels as. png is exact; jpeg is smaller and shifts "
-                    "every pixel a little. Default png.",
-                ),
-                io.Boolean.Input(
-                    "private",
-                    default=False,
-                    tooltip="On: fal is told to store neither request nor result, and pictures up "
-                    "to about 2 MP travel inside the messages. A lost result can be fetched for "
-                    "about 6 minutes only. Default off.",
-                ),
-                io.Boolean.Input(
-                    "safety_checker",
-                    default=True,
-                    tooltip="The service looks at what it made and refuses some of it. Default on.",
+                    "t5xxl",
+                    options=[AUTO, *choices("text_encoder")],
+                    default=AUTO,
+                    tooltip="The T5-XXL text encoder, a file of text_encoders. auto: the diffusers "
+                    "folder's own, else the one that is there; of several one named t5xxl, of "
+                    "these the largest. Default auto.",
                 ),
                 io.Combo.Input(
-                    "on_flagged",
-                    options=["raise", "return input"],
-                    default="raise",
-                    tooltip="When the checker refuses an image: stop with an error, or go on with "
-                    "the input there and the flagged output true. Never a black picture. Default "
-                    "raise. Extend always stops.",
+                    "clip_l",
+                    options=[AUTO, *choices("text_encoder")],
+                    default=AUTO,
+                    tooltip="The CLIP-L text encoder, a file of text_encoders. auto: the diffusers "
+                    "folder's own, else the one that is there; of several one named clip_l. "
+                    "Default auto.",
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=[AUTO, *choices("vae")],
+                    default=AUTO,
+                    tooltip="FLUX.1's VAE, a file of vae, usually ae.safetensors. auto: the "
+                    "diffusers folder's own, else the one that is there; of several one named ae. "
+                    "Default auto.",
+                ),
+                io.Combo.Input(
+                    "lora",
+                    options=[NONE, *choices("lora")],
+                    default=NONE,
+                    tooltip="A FLUX LoRA, a file of loras, such as the authors' own for removing "
+                    "objects. Default none.",
                 ),
                 io.Float.Input(
-                    "run_cap",
-                    default=5.0,
-                    min=0.0,
-                    max=10000.0,
-                    step=0.5,
-                    tooltip="The most one run of a node may cost, in US dollars, default 5. Looked "
-                    "at before anything is sent; in a large extension before each step. 0 = no "
-                    "cap.",
+                    "lora_strength",
+                    default=1.0,
+                    min=-4.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="How much of the LoRA is added, a factor, default 1. Negative takes "
+                    "it away; 0 is without it.",
                 ),
                 folded(
-                    io.Float.Input(
-                        "session_cap",
-                        default=20.0,
-                        min=0.0,
-                        max=10000.0,
-                        step=0.5,
-                        tooltip="The most all runs may cost until ComfyUI ends, jobs under way "
-                        "included, in US dollars, default 20. 0 = no cap.",
+                    io.Combo.Input(
+                        "precision",
+                        options=list(PRECISIONS),
+                        default=PRECISIONS[0],
+                        tooltip="How the weights are held. file: as the file has them. fp8: in 8 "
+                        "bits, half the memory of 16. auto: in 8 bits only where they do not fit "
+                        "the card otherwise. fp8 fast: computes in 8 bits, too, on cards that can "
+                        "(NVIDIA from the RTX 40 on): faster, above all with compile, and less "
+                        "like the original. Default auto.",
                     )
                 ),
                 folded(
-                    io.Int.Input(
-                        "parallel_jobs",
-                        default=4,
-                        min=1,
-                        max=32,
-                        tooltip="How many jobs of a node may be under way at once, default "
-                        "4. What the account does not allow waits in fal's queue.",
-                    )
-                ),
-                folded(
-                    io.Int.Input(
-                        "start_deadline",
-                        default=0,
-                        min=0,
-                        max=3600,
-                        tooltip="Seconds until a job must have started; fal drops it then, free of "
-                        "charge. Default 0 = no deadline.",
-                    )
-                ),
-                folded(
-                    io.Int.Input(
-                        "deadline",
-                        default=900,
-                        min=10,
-                        max=86400,
-                        tooltip="Seconds until a job must be finished, default 900; it is "
-                        "cancelled then. If it finished all the same, the next run collects it.",
+                    io.Boolean.Input(
+                        "compile",
+                        default=False,
+                        optional=True,
+                        tooltip="Compiles the transformer: the same picture but for rounding, 1.3 "
+                        "times as fast a step on an H100. Costs 20 to 60 seconds once per session "
+                        "and class of sizes. Needs Triton and a C compiler. Default off.",
                     )
                 ),
                 folded(
                     io.Combo.Input(
-                        "priority",
-                        options=["normal", "low"],
-                        default="normal",
-                        tooltip="The place in fal's queue, which all users of the model share. "
-                        "Default normal.",
+                        "attention",
+                        options=list(ATTENTIONS),
+                        default=ATTENTIONS[0],
+                        optional=True,
+                        tooltip="default: the attention that torch chooses. fastest: torch's kinds "
+                        "are timed once on your card, in under a second, and the fastest is "
+                        "taken. Default default.",
                     )
                 ),
+            ],
+            outputs=[backend_output()],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, transformer: str | None = None, t5xxl: str | None = None, clip_l: str | None = None,
+        vae: str | None = None, lora: str | None = None,
+    ) -> bool:  # fmt: skip
+        """Leaves a name that the menus lack, as in a graph from somebody else, to execute(), which
+        says once what to do. ComfyUI repeats an error of this method for each input named here.
+        """
+        return True
+
+    @classmethod
+    def execute(
+        cls, transformer: str, t5xxl: str, clip_l: str, vae: str, lora: str, lora_strength: float,
+        precision: str, compile: bool = False, attention: str = ATTENTIONS[0],
+    ) -> io.NodeOutput:  # fmt: skip
+        spec = LocalSpec(
+            transformer=transformer, t5xxl=t5xxl, clip_l=clip_l, vae=vae, lora=lora,
+            lora_strength=lora_strength, precision=precision, compile=compile,
+            attention=attention,
+        )  # fmt: skip
+        # Now, so that an error in a file is raised at the node that names it.
+        NodeProgress(cls.hidden.unique_id).status(find_files(spec).words)
+        return io.NodeOutput(spec)
+
+
+class OneRewardModelBackend(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OneRewardModelBackend",
+            display_name="OneReward Model Backend",
+            category=CATEGORY,
+            description=(
+                "Runs edits on a OneReward or FLUX.1-Fill model that ComfyUI's own loaders loaded, "
+                "so that its GGUF, nunchaku, LoRA and compile nodes work. ComfyUI samples it, with "
+                "OneReward's recipe."
+            ),
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A OneReward or FLUX.1-Fill model, from Load Diffusion Model or a "
+                    "node after it.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="FLUX.1's text encoders, from DualCLIPLoader: clip_l and t5xxl, type "
+                    "flux.",
+                ),
+                io.Vae.Input("vae", tooltip="FLUX.1's VAE, from Load VAE: ae.safetensors."),
             ],
             outputs=[backend_output()],
         )
 
     @classmethod
-    def validate_inputs(cls, server: str | None) -> bool | str:
-        """Whether there is such a server, in words that name the file: ComfyUI would only say that
-        the menu lacks it, as it does for a graph from somebody else.
-        """
-        if server is None:  # wired, so not known yet
-            return True
-        try:
-            check_server(server, user_folder())
-        except InputError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def execute(
-        cls, server: str, output_format: str, private: bool, safety_checker: bool,
-        on_flagged: str, run_cap: float, session_cap: float, parallel_jobs: int,
-        start_deadline: int, deadline: int, priority: str,
-    ) -> io.NodeOutput:  # fmt: skip
-        return io.NodeOutput(
-            FalSpec(
-                server=server, output_format=output_format, private=private,
-                enable_safety_checker=safety_checker, on_flagged=on_flagged, run_cap=run_cap,
-                session_cap=session_cap, parallel_jobs=parallel_jobs,
-                start_deadline=start_deadline, deadline=deadline, priority=priority,
-            )
-        )  # fmt: skip
-
-
-class OneRewardCollect(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OneRewardCollect",
-            display_name="OneReward Collect",
-            category=CATEGORY,
-            description=(
-                "Fetches the result of a job that was sent before, by its request id: from the "
-                "journal, or from fal as long as fal keeps it. Sends no new job. Gives the crop as "
-                "the model made it; running the same graph again pastes it into the picture."
-            ),
-            inputs=[
-                io.String.Input(
-                    "request_id",
-                    default="",
-                    placeholder="764cabcf-b745-4b3e-ae38-1200304cf45b",
-                    tooltip="The job's id, from a report, an error, or fal's dashboard.",
-                ),
-                BackendSocket.Input(
-                    "backend",
-                    optional=True,
-                    tooltip="From OneReward Fal Backend, for another server than fal.",
-                ),
-            ],
-            outputs=[
-                io.Image.Output(
-                    "image",
-                    display_name="image",
-                    tooltip="The crop, or all images of the job, as a batch.",
-                ),
-                io.Int.Output("seed", display_name="seed", tooltip="The seed the service used."),
-                io.String.Output(
-                    "report", display_name="report", tooltip="Request id, cost, times."
-                ),
-            ],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    async def execute(cls, request_id: str, backend: BackendSpec | None = None) -> io.NodeOutput:
-        spec = backend or FalSpec()
-        if not isinstance(spec, FalSpec):
-            raise InputError(
-                f'The backend is "{spec.kind}", which has no request ids. Connect OneReward Fal '
-                "Backend, or nothing."
-            )
-        fal, progress = resolve_fal(spec, user_folder()), NodeProgress(cls.hidden.unique_id)
-        found = await in_thread(progress, lambda: fal.collect(request_id.strip(), progress))
-        return io.NodeOutput(found.images, found.seeds[0], result_lines({"job": found}))
-
-
-def _servers() -> list[str]:
-    """The names to choose from. A broken servers.json must not take every node's menu away: it is
-    reported where it is used.
-    """
-    try:
-        return server_choices(user_folder())
-    except InputError as error:
-        LOG.warning("%s", error)
-        return ["fal"]
+    def execute(cls, model: Any, clip: Any, vae: Any) -> io.NodeOutput:
+        return io.NodeOutput(ModelSpec(model=model, clip=clip, vae=vae))

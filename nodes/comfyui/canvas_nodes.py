@@ -12,12 +12,12 @@ from ..canvas.options import ALPHA_CHOICES, KEEP_ALPHA, REGION_CHOICES, CanvasOp
 from ..canvas.overlay import draw_plan
 from ..canvas.proof import prove
 from ..contracts import BackendSpec, EditTask
+from ..edit.plan import BatchSize, default_canvas, plan_edit
 from ..edit.report import crop_lines
-from ..edit.run import check_image, default_canvas, plan_edit
-from .execution import chosen_canvas
+from ..edit.run import check_image
+from .execution import chosen_canvas, user_folder
 from .io_types import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
 from .local_models import auto_spec
-from .user_folder import user_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,8 +179,9 @@ class OneRewardPlan(io.ComfyNode):
         folder = user_folder()
         spec = backend or auto_backend(folder, *auto_spec())[0]
         capabilities = resolve_backend(spec, folder).capabilities
-        pairs, plans = plan_edit(image, mask, options, capabilities)
-        drawn = draw_plan([image[picture] for picture, _ in pairs], plans)
+        stage = plan_edit(BatchSize.of(image), mask, options, capabilities).stages[0]
+        plans = stage.crop_plans
+        drawn = draw_plan([image[picture] for picture, _ in stage.pairs], plans)
         lines = [line for plan in plans for line in (*plan.notes, *crop_lines(plan))]
         return io.NodeOutput(drawn, "\n".join(lines), ui=ui.PreviewImage(drawn, cls=cls))
 

@@ -1,4 +1,4 @@
-"""The four task nodes: ComfyUI's words in, one edit, a batch out."""
+"""The four task nodes: ComfyUI's inputs in, one edit (inpaint or outpaint), a batch out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..canvas.options import CanvasOptions
 from ..contracts import ACCELERATION, NEGATIVE_PROMPT, Backend, BackendSpec, EditTask, ProgressSink
 from ..edit.recipes import CUSTOM, make_recipe, preset_line, text_prompt
 from ..edit.run import Edit, edit, extend
-from ..estimate.last_run import remember
+from ..estimate.inputs import remember_run
 from .execution import chosen_canvas, run_node
 from .io_types import (
     CATEGORY,
@@ -27,7 +27,7 @@ from .io_types import (
     prompt_input,
     sampling_inputs,
 )
-from .ui_output import show
+from .ui_output import ui_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,8 +69,8 @@ class OneRewardFill(io.ComfyNode):
             negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
-        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
+        run = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, run, preset)
 
 
 class OneRewardRemove(io.ComfyNode):
@@ -108,8 +108,8 @@ class OneRewardRemove(io.ComfyNode):
             negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
-        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
+        run = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, run, preset)
 
 
 class OneRewardExtend(io.ComfyNode):
@@ -176,8 +176,8 @@ class OneRewardExtend(io.ComfyNode):
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
         canvas = chosen_canvas(canvas)
-        work = partial(extend, image, extend_to, anchor, overlap, recipe, canvas)
-        return await _run(cls.hidden.unique_id, image, None, backend, work, preset)
+        run = partial(extend, image, extend_to, anchor, overlap, recipe, canvas)
+        return await _run(cls.hidden.unique_id, image, None, backend, run, preset)
 
 
 class OneRewardText(io.ComfyNode):
@@ -230,16 +230,16 @@ class OneRewardText(io.ComfyNode):
             num_images=num_images, negative_prompt=negative_prompt, guidance=guidance,
             acceleration=acceleration, preset=preset,
         )  # fmt: skip
-        work = partial(edit, image, mask, recipe, chosen_canvas(canvas))
-        return await _run(cls.hidden.unique_id, image, mask, backend, work, preset)
+        run = partial(edit, image, mask, recipe, chosen_canvas(canvas))
+        return await _run(cls.hidden.unique_id, image, mask, backend, run, preset)
 
 
 async def _run(
     node_id: str, image: Tensor, mask: Tensor | None, backend: BackendSpec | None,
-    work: Callable[[Backend, ProgressSink], Edit], preset: str,
+    run: Callable[[Backend, ProgressSink], Edit], preset: str,
 ) -> io.NodeOutput:  # fmt: skip
-    done = await run_node(node_id, backend, work)
-    remember(node_id, image, mask)
+    done = await run_node(node_id, backend, run)
+    remember_run(node_id, image, mask)
     report = "\n".join(filter(None, [done.report, preset_line(preset)]))
     outputs = done.images, done.mask, done.seeds[0], report, any(done.flagged)
-    return io.NodeOutput(*outputs, ui=show(image, done))
+    return io.NodeOutput(*outputs, ui=ui_output(image, done))

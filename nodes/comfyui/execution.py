@@ -1,11 +1,15 @@
-"""Runs a node's work where it belongs: on ComfyUI's own thread, or on one that waits for fal."""
+"""What a node needs to run: the user's folder, canvas and backend, and the thread it works on:
+ComfyUI's own, which has the GPU, or one that waits for a service.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
+import folder_paths
 import torch
 
 from ..backends import auto_backend, resolve_backend
@@ -14,9 +18,22 @@ from ..config.preferences import load
 from ..contracts import Backend, BackendSpec, ProgressSink
 from .local_models import auto_spec
 from .progress import NodeProgress
-from .user_folder import user_folder
+
+NAME = "onereward"
 
 T = TypeVar("T")
+
+
+def user_folder() -> Path:
+    """ComfyUI's system user folder for the pack, user/__onereward: no page can read it over HTTP.
+
+    It need not exist yet.
+    """
+    # ComfyUI has the function since 0.3.76; before, the same path is put together here.
+    get = getattr(folder_paths, "get_system_user_directory", None)
+    if get is not None:
+        return Path(get(NAME))
+    return Path(folder_paths.get_user_directory()) / f"__{NAME}"
 
 
 async def run_node(

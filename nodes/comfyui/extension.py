@@ -7,10 +7,14 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..packages import CANVAS, too_old
-from .backend_nodes import OneRewardCollect, OneRewardFalBackend, OneRewardPreviewBackend
+from .backend_nodes import (
+    OneRewardLocalBackend,
+    OneRewardModelBackend,
+    OneRewardPreviewBackend,
+)
 from .canvas_nodes import OneRewardCanvas, OneRewardPlan, OneRewardProof
 from .edit_nodes import OneRewardExtend, OneRewardFill, OneRewardRemove, OneRewardText
-from .model_nodes import OneRewardLocalBackend, OneRewardModelBackend
+from .fal_nodes import OneRewardCollect, OneRewardFalBackend
 
 log = logging.getLogger("onereward")
 

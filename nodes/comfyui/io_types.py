@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from comfy_api.latest import io
 
-from ..contracts import ACCELERATION, ACCELERATIONS, NEGATIVE_PROMPT
-from ..edit.recipes import CUSTOM, MAX_SEED, PRESETS
+from ..contracts import ACCELERATION, ACCELERATIONS, MAX_SEED, NEGATIVE_PROMPT
+from ..edit.recipes import CUSTOM, PRESETS
 
 CATEGORY = "OneReward"
 BackendSocket = io.Custom("ONEREWARD_BACKEND")
@@ -149,7 +149,7 @@ def preset_input() -> io.Combo.Input:
         options=list(PRESETS),
         default=CUSTOM,
         tooltip="Steps, cfg and guidance in one choice, in place of the inputs of these names. "
-        + " ".join(f"{name}: {preset.words}." for name, preset in PRESETS.items() if preset)
+        + " ".join(f"{name}: {preset.text}." for name, preset in PRESETS.items() if preset)
         + " custom: the inputs themselves. Default custom.",
     )
 

@@ -38,8 +38,8 @@ class NodeProgress:
         if picture is not None and _has_our_page():
             self._send(picture)
             picture = None
-        shown = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
-        self._bar.update_absolute(value, total, shown)
+        preview_image = None if picture is None else ("JPEG", picture, PREVIEW_SIDE)
+        self._bar.update_absolute(value, total, preview_image)
 
     def _send(self, picture: Image.Image) -> None:
         """To the node's own view, which shows it beside the source."""
@@ -64,9 +64,10 @@ def _has_our_page() -> bool:
     not a program that knows ComfyUI's own previews alone.
     """
     server = PromptServer.instance
-    return feature_flags.supports_feature(
+    supported: bool = feature_flags.supports_feature(
         server.sockets_metadata, server.client_id, "supports_preview_metadata"
     )
+    return supported
 
 
 def _to_pil(picture: Tensor) -> Image.Image:

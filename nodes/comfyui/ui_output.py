@@ -1,4 +1,4 @@
-"""What a finished edit shows on its node: pictures in ComfyUI's temp folder, and words."""
+"""The UI output of a finished edit: pictures in ComfyUI's temp folder, and text for its node."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ..edit.run import Edit
 
 KEY = "onereward"  # of the node's "executed" message
-SIDE = 2048  # px; a larger picture is shown reduced
+SIDE = 2048  # px; a larger picture is reduced
 LIGHT, DARK = 1.0, 0.0
 
 
-def show(image: Tensor, edit: Edit) -> dict[str, list[dict[str, object]]]:
+def ui_output(image: Tensor, edit: Edit) -> dict[str, list[dict[str, object]]]:
     """A task node's `ui`: for every result its source, itself and the outline of the blend, as
-    files that GET /view finds, and the edit in words.
+    files that GET /view finds, and the edit as text.
 
     Args:
         image: float [B, H, W, 3 or 4], what went into the node.
@@ -44,8 +44,8 @@ def show(image: Tensor, edit: Edit) -> dict[str, list[dict[str, object]]]:
         )
     ]
     height, width = edit.images.shape[1:3]
-    words = {"badge": edit.badge, "summary": edit.summary, "report": edit.report}
-    return {KEY: [{"pairs": pairs, "size": [width, height], **words}]}
+    texts = {"badge": edit.badge, "summary": edit.summary, "report": edit.report}
+    return {KEY: [{"pairs": pairs, "size": [width, height], **texts}]}
 
 
 def _save(what: str, picture: Tensor) -> dict[str, str]:
@@ -64,8 +64,8 @@ def _on_canvas(picture: Tensor, edit: Edit) -> Tensor:
     height, width, _ = picture.shape
     top, left = edit.origin
     canvas = picture.new_zeros(*edit.images.shape[1:3], 4)
-    place = canvas[top : top + height, left : left + width]
-    place[..., :3], place[..., 3] = picture[..., :3], 1.0
+    source = canvas[top : top + height, left : left + width]
+    source[..., :3], source[..., 3] = picture[..., :3], 1.0
     return canvas
 
 

@@ -59,7 +59,7 @@ def store_key(folder: Path, text: str) -> None:
             write_private(file, _key(text, "this form").value + "\n")
         else:
             file.unlink(missing_ok=True)
-    except OSError as error:  # its words name the file, and nothing that is in it
+    except OSError as error:  # its own text names the file, and nothing that is in it
         raise CredentialsError(
             f"The key file {file} cannot be written ({error.strerror}). Make room, or repair its "
             "rights."

@@ -1,4 +1,4 @@
-"""Runs the jobs of an edit: one after the other, or several at once on a remote backend."""
+"""Makes the calls of an edit to its backend: one after the other, or several at once if remote."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 
 # What fails one job for these reasons fails all of them.
 HOPELESS = (BalanceError, CredentialsError, InputError, JournalError)
-SHOWN = 4
+STATUS_TEXTS = 4  # of as many jobs the line says what they do
 
 
 @dataclass(frozen=True)
-class Job:
-    """One call to a backend: a name for the user, its request when needed, and its progress."""
+class BackendCall:
+    """One crop job on its way: what the user calls it, its request when needed, its progress."""
 
     name: str
     request: Callable[[], EditRequest]
     progress: ProgressSink
 
 
-def run_jobs(
-    backend: Backend, jobs: Sequence[Job], progress: ProgressSink
+def run_calls(
+    backend: Backend, calls: Sequence[BackendCall], progress: ProgressSink
 ) -> Iterator[EditResult | OneRewardError]:
-    """Each job's result, in the order of the jobs.
+    """Each call's result, in the order of the calls.
 
-    A remote backend works on several at once. There, a job that fails gives its error instead, and
+    A remote backend works on several at once. There, a call that fails gives its error instead, and
     the others go on: they may be paid for already. A local backend's error is raised at once.
     """
     if backend.capabilities.remote:
-        yield from _side_by_side(backend, jobs, progress)
+        yield from _side_by_side(backend, calls, progress)
         return
-    for job in jobs:
+    for call in calls:
         progress.check_interrupted()
-        yield backend.run(job.request(), job.progress)
+        yield backend.run(call.request(), call.progress)
 
 
 def failure_of(errors: dict[str, OneRewardError], total: int, seed: int) -> OneRewardError:
@@ -64,34 +64,34 @@ def failure_of(errors: dict[str, OneRewardError], total: int, seed: int) -> OneR
         if isinstance(error, RemoteError):
             error.seed = seed
         return error
-    said = [f"{len(errors)} of {total} jobs failed:"]
-    said += [f"- {name}: {error}" for name, error in errors.items()]
-    kept = total - len(errors)
-    if kept:
-        said.append(
-            f"The other {kept} are paid for and kept: run the same again, with seed {seed}, and "
+    lines = [f"{len(errors)} of {total} jobs failed:"]
+    lines += [f"- {name}: {error}" for name, error in errors.items()]
+    paid = total - len(errors)
+    if paid:
+        lines.append(
+            f"The other {paid} are paid for and kept: run the same again, with seed {seed}, and "
             "only what failed is sent."
         )
     elif any(isinstance(e, RemoteError) and e.may_be_billed for e in errors.values()):
-        said.append(f"Run the same again, with seed {seed}, to collect what was paid for.")
-    return PartialFailureError("\n".join(said), errors)
+        lines.append(f"Run the same again, with seed {seed}, to collect what was paid for.")
+    return PartialFailureError("\n".join(lines), errors)
 
 
 def _side_by_side(
-    backend: Backend, jobs: Sequence[Job], progress: ProgressSink
+    backend: Backend, calls: Sequence[BackendCall], progress: ProgressSink
 ) -> Iterator[EditResult | OneRewardError]:
     limit = backend.capabilities.parallel_jobs
     shared = SharedProgress(progress)
-    board = StatusBoard(shared, len(jobs))
+    board = StatusBoard(shared, len(calls))
     hopeless = threading.Event()
 
-    def work(number: int, job: Job) -> EditResult | OneRewardError:
+    def run(number: int, call: BackendCall) -> EditResult | OneRewardError:
         try:
             shared.check_interrupted()
             if hopeless.is_set():
                 return OneRewardError("Not sent, for the same reason as the job before it.")
-            sink = JobProgress(shared, board, number, job.progress)
-            return backend.run(job.request(), sink)
+            sink = JobProgress(shared, board, number, call.progress)
+            return backend.run(call.request(), sink)
         except OneRewardError as error:
             if isinstance(error, HOPELESS):
                 hopeless.set()
@@ -105,11 +105,11 @@ def _side_by_side(
     waiting: deque[Future[EditResult | OneRewardError]] = deque()
     with ThreadPoolExecutor(limit, thread_name_prefix="onereward") as pool:
         try:
-            for number, job in enumerate(jobs):
+            for number, call in enumerate(calls):
                 # Finished results wait for their turn in memory: a slow job holds back a few only.
                 if len(waiting) == 2 * limit:
                     yield waiting.popleft().result()
-                waiting.append(pool.submit(work, number, job))
+                waiting.append(pool.submit(run, number, call))
             while waiting:
                 yield waiting.popleft().result()
         except BaseException as error:  # an interruption: the other threads must stop too
@@ -118,16 +118,16 @@ def _side_by_side(
 
 
 class Bar:
-    """One bar of several parts of the same size, which may move at the same time."""
+    """One bar of several shares of the same size, which may move at the same time."""
 
-    def __init__(self, sink: ProgressSink, parts: int) -> None:
+    def __init__(self, sink: ProgressSink, shares: int) -> None:
         self._sink, self._lock = sink, threading.Lock()
-        self._done, self._finest = [0.0] * parts, 1
+        self._done, self._finest = [0.0] * shares, 1
 
-    def step(self, part: int, value: int, total: int, preview: Tensor | None = None) -> None:
-        """`value` of `total` steps of that part are done."""
+    def step(self, share: int, value: int, total: int, preview: Tensor | None = None) -> None:
+        """`value` of `total` steps of that share are done."""
         with self._lock:
-            self._done[part] = value / total
+            self._done[share] = value / total
             self._finest = max(self._finest, total)
             whole = round(sum(self._done) * self._finest)
             self._sink.step(whole, len(self._done) * self._finest, preview)
@@ -159,18 +159,18 @@ class SharedProgress:
 
 
 class JobProgress:
-    """One job's progress: its words go to the board, its steps to its part of the bar."""
+    """One job's progress: its texts go to the board, its steps to its share of the bar."""
 
     def __init__(
-        self, shared: SharedProgress, board: StatusBoard, number: int, part: ProgressSink
+        self, shared: SharedProgress, board: StatusBoard, number: int, share: ProgressSink
     ) -> None:
-        self._shared, self._board, self._number, self._part = shared, board, number, part
+        self._shared, self._board, self._number, self._share = shared, board, number, share
 
     def step(self, value: int, total: int, preview: object = None) -> None:
-        self._part.step(value, total)
+        self._share.step(value, total)
 
     def status(self, text: str) -> None:
-        self._board.say(self._number, text)
+        self._board.update(self._number, text)
 
     def check_interrupted(self) -> None:
         self._shared.check_interrupted()
@@ -184,7 +184,7 @@ class StatusBoard:
         self._texts: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def say(self, number: int, text: str) -> None:
+    def update(self, number: int, text: str) -> None:
         with self._lock:
             self._texts[number] = text
             line = text if self._total == 1 else self._line()
@@ -196,5 +196,5 @@ class StatusBoard:
             self._done += 1
 
     def _line(self) -> str:
-        shown = [f"{n + 1}: {text}" for n, text in sorted(self._texts.items())[:SHOWN]]
-        return " | ".join([f"{self._done} of {self._total} done", *shown])
+        texts = [f"{n + 1}: {text}" for n, text in sorted(self._texts.items())[:STATUS_TEXTS]]
+        return " | ".join([f"{self._done} of {self._total} done", *texts])

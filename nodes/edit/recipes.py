@@ -1,4 +1,4 @@
-"""From the socket's words (ComfyUI's) to the request's (diffusers'): one recipe per task."""
+"""From the socket's names (ComfyUI's) to the request's (diffusers'): one recipe per task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ _SYNTAX = (
     re.compile(r"<(?:lora|lyco|hypernet):[^>]*>", re.IGNORECASE),
 )
 _EMBEDDING = re.compile(r"\bembedding:[^\s,]+", re.IGNORECASE)
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 CUSTOM = "custom"
 
 
@@ -34,7 +33,7 @@ class Preset:
     guidance: float
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"{self.steps} steps, cfg {self.cfg:g}, guidance {self.guidance:g}"
 
 
@@ -89,7 +88,7 @@ def make_recipe(
 def preset_line(name: str) -> str:
     """What a preset did, for the report; nothing for the inputs' own numbers."""
     numbers = _preset(name)
-    return f"preset {name}: {numbers.words}" if numbers else ""
+    return f"preset {name}: {numbers.text}" if numbers else ""
 
 
 def _preset(name: str) -> Preset | None:
@@ -112,7 +111,7 @@ def _task_prompt(task: EditTask, prompt: str) -> str:
 
 
 def literal_note(prompt: str, embeddings: bool = False) -> str:
-    """What to say of a prompt that is written for other nodes; "" for plain words.
+    """A note on a prompt that is written for other nodes; "" for plain words.
 
     Args:
         embeddings: whoever reads it knows embeddings.

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..canvas.crop_plan import CanvasPlan
+from ..canvas.crop_plan import CropPlan
 from ..canvas.options import ALPHA_FROM_BLEND
-from ..canvas.seam import SeamStep
-from ..canvas.sizes import MEGAPIXEL
-from ..contracts import FROM_CACHE, EditRecipe, EditResult
+from ..canvas.seam import SeamCorrection
+from ..contracts import FROM_CACHE, MEGAPIXEL, EditRecipe, EditResult
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +31,8 @@ class Report:
         self._backend, self._recipe, self._note = backend, recipe, note
         self._start = time.perf_counter()
         self._times: dict[str, float] = {}
-        self._seams: list[SeamStep] = []
-        self._plans: Sequence[CanvasPlan] = ()
+        self._seams: list[SeamCorrection] = []
+        self._plans: Sequence[CropPlan] = ()
         self._results: dict[str, EditResult] = {}
         self._notes: dict[str, None] = {}  # a set that keeps its order
         self._remarks: list[str] = []
@@ -59,10 +58,10 @@ class Report:
         else:
             self._results[name] = result
 
-    def add_seam(self, seam: SeamStep) -> None:
+    def add_seam(self, seam: SeamCorrection) -> None:
         self._seams.append(seam)
 
-    def add_plans(self, plans: Sequence[CanvasPlan]) -> None:
+    def add_plans(self, plans: Sequence[CropPlan]) -> None:
         self._plans = plans
 
     def add_note(self, note: str) -> None:
@@ -79,7 +78,7 @@ class Report:
         return tuple(result.cost for result in self._results.values())
 
     def badge(self) -> str:
-        """Where it was made and, if it was for money, at what price, in a few words."""
+        """Where it was made and, if it was for money, at what price, as a short text."""
         price = _price(list(self._results.values())) if self._results else ""
         return ": ".join(filter(None, [self._backend, self._note or price]))
 
@@ -108,21 +107,21 @@ class Report:
         lines += [*self._notes, *self._remarks]
         lines += [line for i, plan in enumerate(self._plans) for line in _plan_lines(plan, i)]
         if self._seams:
-            before = max(s.before for s in self._seams)
-            after = max(s.after for s in self._seams)
-            lines.append(f"seam step (delta E): {before:.2f} before correction, {after:.2f} after")
+            without = max(seam.without for seam in self._seams)
+            corrected = max(seam.corrected for seam in self._seams)
+            lines.append(f"seam correction (delta E): {without:.2f} without, {corrected:.2f} with")
         if self._results:
             lines.append(result_lines(self._results))
         times = ", ".join(f"{name} {value:.2f} s" for name, value in self._times.items())
         return "\n".join([*lines, f"time: {times}"])
 
 
-def _plan_lines(plan: CanvasPlan, index: int) -> list[str]:
+def _plan_lines(plan: CropPlan, index: int) -> list[str]:
     return [f"picture {index + 1}: {line}" for line in (*plan.notes, *crop_lines(plan))]
 
 
-def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CanvasPlan]) -> str:
-    """What to say where some of what is repainted cannot be seen; "" if all can.
+def transparent_note(pictures: Sequence[Tensor], plans: Sequence[CropPlan]) -> str:
+    """A note where some of what is repainted cannot be seen; "" if all can.
 
     Args:
         pictures: float [H, W, 3 or 4], as many as plans.
@@ -165,10 +164,10 @@ def _spend_line(results: Sequence[EditResult]) -> str:
 
 def _price(results: Sequence[EditResult]) -> str:
     cached = all(FROM_CACHE in result.notes for result in results)
-    return price_words([result.cost for result in results], cached)
+    return price_text([result.cost for result in results], cached)
 
 
-def price_words(costs: Sequence[float | None], cached: bool) -> str:
+def price_text(costs: Sequence[float | None], cached: bool) -> str:
     """What jobs cost together, US dollars each and None where the price is unknown."""
     known = [cost for cost in costs if cost is not None]
     unknown = len(costs) - len(known)
@@ -178,7 +177,7 @@ def price_words(costs: Sequence[float | None], cached: bool) -> str:
     return " and ".join(parts)
 
 
-def crop_lines(plan: CanvasPlan) -> list[str]:
+def crop_lines(plan: CropPlan) -> list[str]:
     """One line per crop: where it lies, how the model sees it, and what that costs in pixels."""
     lines = []
     for number, crop in enumerate(plan.crops, 1):

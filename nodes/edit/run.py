@@ -12,34 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..canvas.batch import pair_batches
-from ..canvas.crop_plan import CanvasPlan, plan_crops
-from ..canvas.extend import extend_picture, extension_steps, margins
-from ..canvas.geometry import Crop
-from ..canvas.masks import fit_mask
-from ..canvas.options import KEEP_ALPHA, MAX_BLEND, CanvasOptions
-from ..canvas.previews import PlacedPreview
-from ..canvas.sizes import parse_extend
-from ..canvas.stitch import cut
-from ..contracts import (
-    FROM_CACHE,
-    Backend,
-    Capabilities,
-    EditRecipe,
-    EditRequest,
-    EditTask,
-    ProgressSink,
-)
+from ..canvas.extend import extend_picture
+from ..canvas.options import KEEP_ALPHA, CanvasOptions
+from ..contracts import FROM_CACHE, Backend, EditRecipe, ProgressSink
 from ..errors import ContentPolicyError, InputError, OneRewardError
 from . import eta
-from .crop_jobs import Outputs, Piece, split
-from .job_runner import Bar, Job, failure_of, run_jobs
+from .crop_jobs import CropJob, CropProgress, Outputs
+from .job_runner import BackendCall, Bar, failure_of, run_calls
+from .plan import BatchSize, Stage, default_canvas, plan_edit, plan_extension
 from .recipes import literal_note
-from .report import Report, price_words, transparent_note
-
-REMOVE_GROW = 12
-SEEDS = 2**64
-SHAPE_NOTE = "The picture has this shape already: it is returned untouched."
+from .report import Report, price_text, transparent_note
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +38,7 @@ class Edit:
             the image is the input's.
         report: what was done, for the user.
         summary: the same in one short line: where, how long, at what cost.
-        badge: the same in a few words: where, at what cost.
+        badge: the same, shorter: where, at what cost.
         sources: per image, which of the input's pictures it was made from.
         origin: (row, column) in the images of the input's top left pixel; not 0 after an extension.
         costs: US dollars per remote job, None where the price is unknown.
@@ -74,11 +56,6 @@ class Edit:
     costs: tuple[float | None, ...] = ()
 
 
-def default_canvas(task: EditTask) -> CanvasOptions:
-    """The canvas a task uses when the user sets none: Remove wants more room for shadows."""
-    return CanvasOptions(grow=REMOVE_GROW) if task is EditTask.REMOVE else CanvasOptions()
-
-
 @torch.no_grad()
 def edit(
     image: Tensor,
@@ -88,80 +65,26 @@ def edit(
     backend: Backend,
     progress: ProgressSink,
 ) -> Edit:
-    """Repaint the masked pixels of every picture.
+    """Repaint (inpaint) the masked pixels of every picture.
 
     Args:
         image: float [B, H, W, 3 or 4]; never written to.
         mask: float [N, H, W] or [H, W], 1 = change; 1:1, 1:N, N:1 or N:N with the pictures.
-        recipe: what to paint.
+        recipe: what to paint. Image i of all pairs has the recipe's seed + i.
         canvas: how masks, crops and seams are treated; None for the task's defaults.
 
     Raises:
         InputError: before any model is loaded or anything is sent.
-        RemoteError: a remote job failed; those that did not are kept by the backend.
+        RemoteError: a remote job failed; those that did not are cached by the backend.
     """
     report = Report(backend.name, recipe, backend.capabilities.note)
-    options = canvas or default_canvas(recipe.task)
     check_image(image)
     backend.check(recipe)
-    with report.stage("plan"):
-        pairs, plans = plan_edit(image, mask, options, backend.capabilities)
-        if recipe.task is EditTask.EXTEND:
-            plans = [_shape_noted(plan) for plan in plans]
-    count = recipe.num_images
-    outputs = Outputs(image, pairs, plans, count)
-    pieces = split(plans, count, backend.capabilities.images_per_run or count)
-    _check_seeds(recipe, pieces)
-    bar = Bar(progress, len(pieces))
-    jobs = [
-        Job(
-            piece.name,
-            partial(_request, recipe, image[pairs[piece.pair][0]], piece),
-            # Shown on the first variation, so that crops already done stay visible.
-            CropProgress(progress, bar, number, outputs.images[piece.first], piece.crop),
-        )
-        for number, piece in enumerate(pieces)
-    ]
-    report.add_plans(plans)
-    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
-    report.add_note(literal_note(prompts, backend.capabilities.prompt_embeddings))
-    if options.alpha == KEEP_ALPHA:
-        report.add_note(transparent_note([image[picture] for picture, _ in pairs], plans))
-    if jobs:
-        backend.admit((job.request() for job in jobs), progress)
-    failed = _paint(backend, recipe, jobs, pieces, outputs, options, report, progress)
-    if failed:
-        raise failure_of(failed, len(jobs), recipe.seed)
-    return Edit(
-        images=outputs.images,
-        mask=outputs.masks,
-        seeds=tuple(_seed(recipe, i) for i in range(len(outputs.images))),
-        flagged=tuple(outputs.flagged),
-        report=report.text(),
-        summary=report.summary(),
-        badge=report.badge(),
-        sources=tuple(picture for picture, _ in pairs for _ in range(count)),
-        costs=report.costs(),
+    options, size = canvas or default_canvas(recipe.task), BatchSize.of(image)
+    plan = plan_edit(
+        size, mask, options, backend.capabilities, num_images=recipe.num_images, seed=recipe.seed
     )
-
-
-def plan_edit(
-    image: Tensor, mask: Tensor, canvas: CanvasOptions, capabilities: Capabilities
-) -> tuple[list[tuple[int, int]], list[CanvasPlan]]:
-    """Which picture goes with which mask, as index pairs, and the crops of each pair."""
-    masks, note = fit_mask(mask, image.shape[1], image.shape[2])
-    pairs = pair_batches(len(image), len(masks))
-    by_mask = {m: plan_crops(masks[m], canvas, capabilities) for m in {m for _, m in pairs}}
-    if note:
-        by_mask = {
-            m: dataclasses.replace(plan, notes=(note, *plan.notes)) for m, plan in by_mask.items()
-        }
-    return pairs, [by_mask[m] for _, m in pairs]
-
-
-def _shape_noted(plan: CanvasPlan) -> CanvasPlan:
-    """Without a mask of the artist's, nothing to paint is a canvas that does not grow."""
-    return plan if plan.crops else dataclasses.replace(plan, notes=(SHAPE_NOTE,))
+    return _run_stage(image, plan.stages[0], options, recipe, backend, progress, report)
 
 
 @torch.no_grad()
@@ -175,11 +98,14 @@ def extend(
     backend: Backend,
     progress: ProgressSink,
 ) -> Edit:
-    """Make every picture larger and paint the new area, in several steps if it is large.
+    """Make every picture larger and paint (outpaint) the new area, in several steps if it is large.
+
+    Seeds: image i has the recipe's seed + i in every step. So the second step of an image paints
+    with the same seed as its first one, on another part of the canvas.
 
     Args:
         image: float [B, H, W, 3 or 4]; never written to.
-        to: how far, in the words of `canvas.sizes.parse_extend`.
+        to: how far, as `canvas.sizes.parse_extend` reads it.
         anchor: where the old picture sits on the new canvas, one of `canvas.extend.ANCHORS`.
         overlap: source pixels next to the new area that fade into it; 0 keeps every one.
 
@@ -188,25 +114,23 @@ def extend(
 
     Raises:
         InputError: before any model is loaded or anything is sent.
+        ContentPolicyError: an image of the new area was flagged.
     """
     check_image(image)
-    if not 0 <= overlap <= MAX_BLEND:
-        raise InputError(f"Overlap {overlap} is out of range. Use 0 to {MAX_BLEND} px.")
-    sides = margins(parse_extend(to), anchor, image.shape[1], image.shape[2])
-    # A picture that has the shape already goes through with nothing to paint.
-    steps = extension_steps(sides, image.shape[1], image.shape[2]) or [sides]
-    # The new area is the mask, exactly; the fade lies in the source, as it does around any mask.
-    options = dataclasses.replace(
-        canvas or default_canvas(recipe.task), grow=0, blend=overlap, clean=False, invert=False
-    )
+    backend.check(recipe)
+    plan = plan_extension(
+        BatchSize.of(image), to, anchor, overlap, canvas, backend.capabilities,
+        num_images=recipe.num_images, seed=recipe.seed,
+    )  # fmt: skip
     used = torch.zeros(1, *image.shape[1:3])
     made: list[Edit] = []
     sources = tuple(i for i in range(len(image)) for _ in range(recipe.num_images))
-    for number, step in enumerate(steps, 1):
-        if len(steps) > 1:
-            progress.status(f"Extending, step {number} of {len(steps)}")
-        image, mask = extend_picture(image, step)
-        done = edit(image, mask, recipe, options, backend, progress)
+    for number, stage in enumerate(plan.stages, 1):
+        if len(plan.stages) > 1:
+            progress.status(f"Extending, step {number} of {len(plan.stages)}")
+        step, report = stage.margins, Report(backend.name, recipe, backend.capabilities.note)
+        image = extend_picture(image, step)
+        done = _run_stage(image, stage, plan.options, recipe, backend, progress, report)
         if any(done.flagged):
             raise ContentPolicyError(
                 "The new area was flagged, and outside the picture there is no input to give back. "
@@ -216,8 +140,6 @@ def extend(
         before = F.pad(used, (step.left, step.right, step.top, step.bottom))
         image, used = done.images, torch.maximum(before, done.mask)
         made.append(done)
-        # Every variation goes on from its own picture, with its own seed.
-        recipe = dataclasses.replace(recipe, num_images=1)
     return dataclasses.replace(
         made[-1],
         mask=used,
@@ -226,7 +148,7 @@ def extend(
         badge=_badge(backend, made),
         costs=tuple(cost for done in made for cost in done.costs),
         sources=sources,
-        origin=(sides.top, sides.left),
+        origin=(plan.margins.top, plan.margins.left),
     )
 
 
@@ -243,7 +165,7 @@ def _badge(backend: Backend, made: Sequence[Edit]) -> str:
     if len(made) == 1 or not costs:
         return made[-1].badge
     cached = all(FROM_CACHE in done.badge for done in made)
-    return f"{backend.name}: {price_words(costs, cached)}"
+    return f"{backend.name}: {price_text(costs, cached)}"
 
 
 def check_image(image: Tensor) -> None:
@@ -257,66 +179,66 @@ def check_image(image: Tensor) -> None:
         raise InputError(f"Image is empty: shape {list(image.shape)}. Connect a picture.")
 
 
-class CropProgress:
-    """One crop's progress as a part of the whole edit's, its preview shown on the picture."""
-
-    def __init__(
-        self, whole: ProgressSink, bar: Bar, number: int, picture: Tensor, crop: Crop
-    ) -> None:
-        self._whole, self._bar, self._number = whole, bar, number
-        self._picture, self._crop = picture, crop
-        self._placed: PlacedPreview | None = None
-
-    def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
-        if preview is not None:
-            self._placed = self._placed or PlacedPreview(self._picture, self._crop)
-            preview = self._placed.paste(preview)
-        self._bar.step(self._number, value, total, preview)
-
-    def status(self, text: str) -> None:
-        self._whole.status(text)
-
-    def check_interrupted(self) -> None:
-        self._whole.check_interrupted()
-
-
-def _request(recipe: EditRecipe, picture: Tensor, piece: Piece) -> EditRequest:
-    seed = _seed(recipe, piece.first)
-    return recipe.on(*cut(picture, piece.crop), seed=seed, num_images=piece.count)
-
-
-def _check_seeds(recipe: EditRecipe, pieces: Sequence[Piece]) -> None:
-    """Within a job seeds rise by 1 and do not begin anew at 0, as they do from job to job."""
-    if any(_seed(recipe, piece.first) + piece.count > SEEDS for piece in pieces):
-        raise InputError(
-            f"Seed {recipe.seed} with {recipe.num_images} images per picture passes the largest "
-            f"seed, {SEEDS - 1}. Use a smaller seed."
+def _run_stage(
+    image: Tensor, stage: Stage, options: CanvasOptions, recipe: EditRecipe, backend: Backend,
+    progress: ProgressSink, report: Report,
+) -> Edit:  # fmt: skip
+    """Do what a stage says with these pictures, which have its canvas's size."""
+    report.add_times({"plan": stage.planning_seconds})
+    pairs, plans, jobs = stage.pairs, stage.crop_plans, stage.jobs
+    outputs, bar = Outputs(image, pairs, plans, stage.images), Bar(progress, len(jobs))
+    calls = [
+        BackendCall(
+            job.name,
+            partial(job.request, recipe, image[pairs[job.pair][0]]),
+            # Shown on the first variation, so that crops already done stay visible.
+            CropProgress(progress, bar, number, outputs.images[job.first], job.crop),
         )
-
-
-def _seed(recipe: EditRecipe, index: int) -> int:
-    return (recipe.seed + index) % SEEDS
+        for number, job in enumerate(jobs)
+    ]
+    report.add_plans(plans)
+    prompts = f"{recipe.prompt}\n{recipe.negative_prompt}"
+    report.add_note(literal_note(prompts, backend.capabilities.prompt_embeddings))
+    if options.alpha == KEEP_ALPHA:
+        report.add_note(transparent_note([image[picture] for picture, _ in pairs], plans))
+    if calls:
+        backend.admit((call.request() for call in calls), progress)
+    failed = _paint(backend, recipe, calls, jobs, outputs, options, report, progress)
+    if failed:
+        raise failure_of(failed, len(calls), recipe.seed)
+    return Edit(
+        images=outputs.images,
+        mask=outputs.masks,
+        seeds=stage.seeds,
+        flagged=tuple(outputs.flagged),
+        report=report.text(),
+        summary=report.summary(),
+        badge=report.badge(),
+        sources=tuple(picture for picture, _ in pairs for _ in range(stage.images)),
+        costs=report.costs(),
+    )
 
 
 def _paint(
-    backend: Backend, recipe: EditRecipe, jobs: list[Job], pieces: list[Piece], outputs: Outputs,
-    options: CanvasOptions, report: Report, progress: ProgressSink,
+    backend: Backend, recipe: EditRecipe, calls: Sequence[BackendCall], jobs: Sequence[CropJob],
+    outputs: Outputs, options: CanvasOptions, report: Report, progress: ProgressSink,
 ) -> dict[str, OneRewardError]:  # fmt: skip
     """Run the jobs and paste what they make, in their order; the errors of those that failed."""
     failed: dict[str, OneRewardError] = {}
-    start, work = time.perf_counter(), 0.0
-    for job, piece, result in zip(jobs, pieces, run_jobs(backend, jobs, progress), strict=True):
+    start, pixels = time.perf_counter(), 0
+    for call, job, result in zip(calls, jobs, run_calls(backend, calls, progress), strict=True):
         if isinstance(result, OneRewardError):
-            failed[job.name] = result
+            failed[call.name] = result
             continue
-        report.add_result(job.name, result)
+        report.add_result(call.name, result)
         if FROM_CACHE not in result.notes:
-            work += eta.work([piece.crop], piece.count, recipe.num_inference_steps, recipe.true_cfg)
+            pixels += job.pixels * job.count
         with report.stage("stitch"):
-            outputs.add(piece, result, options, report)
+            outputs.add(job, result, options, report)
         if backend.capabilities.remote:
-            job.progress.step(1, 1, result.images[0])
-    eta.note(backend.name, recipe.acceleration, work, time.perf_counter() - start)
+            call.progress.step(1, 1, result.images[0])
+    work = eta.megapixel_passes(pixels, recipe.num_inference_steps, recipe.true_cfg)
+    eta.record(backend.name, recipe.acceleration, work, time.perf_counter() - start)
     if report.spend_line():
         progress.status(report.spend_line())
     return failed

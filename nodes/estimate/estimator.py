@@ -1,75 +1,61 @@
-"""What an edit would do, in crops, pixels, money and time, without running or loading a model."""
+"""The estimate: what an edit would do and cost, before it runs. It prices the edit's own plan.
+
+No model is loaded or run, and no pixel of a picture is needed: sizes and masks are enough.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..canvas.crop_plan import EMPTY_NOTE, CanvasPlan, plan_crops
-from ..canvas.extend import Margins, extension_steps, margins
-from ..canvas.options import MAX_BLEND, CanvasOptions
-from ..canvas.sizes import MEGAPIXEL, parse_extend
-from ..contracts import ACCELERATION, Backend, Capabilities, EditTask
+from ..canvas.crop_plan import EMPTY_NOTE
+from ..canvas.options import CanvasOptions
+from ..contracts import ACCELERATION, MEGAPIXEL, Backend, Capabilities, EditTask
 from ..edit import eta
-from ..edit.crop_jobs import split
-from ..edit.run import default_canvas, plan_edit
-from ..errors import InputError, OneRewardError
+from ..edit.plan import (
+    SHAPE_NOTE,
+    BatchSize,
+    EditPlan,
+    default_canvas,
+    plan_edit,
+    plan_extension,
+)
+from ..errors import InputError, OneRewardError, at_fault
 from .overlay import PlacedCrop, draw_overlay
-from .summary import EMPTY, HAS_SHAPE, batch_note, plan_words
 
-# New jobs of so many pixels each -> US dollars, None if unknown, and what is to be said of them.
-Foresight = Callable[[Sequence[int]], tuple[float | None, str]]
-MAX_PIXELS = 128 << 20  # of a picture or an extended canvas: what a plan takes on
+# New jobs of so many pixels each -> US dollars, None if unknown, and what the user should know.
+PriceOf = Callable[[Sequence[int]], tuple[float | None, str]]
 
-
-class Refused(InputError):
-    """An InputError that names the node's input at fault."""
-
-    def __init__(self, message: str, input_name: str) -> None:
-        super().__init__(message)
-        self.input = input_name
+EMPTY = "The mask is empty: the picture goes through untouched, at no cost."
+HAS_SHAPE = "The picture has this shape already: it goes through untouched, at no cost."
+WITH_ARTICLE = ("preview", "model")  # kinds of backends whose names are nouns
+PAID = "fal"
 
 
-class NotYet(Refused):
-    """What the input holds is made by a run, and there was none."""
-
-
-@contextmanager
-def at_fault(input_name: str) -> Iterator[None]:
-    """Gives what goes wrong inside the name of the input it comes from."""
-    try:
-        yield
-    except Refused:
-        raise
-    except OneRewardError as error:
-        raise Refused(str(error), input_name) from error
+class NotKnownYet(InputError):
+    """What an input holds is made by a run, and there was none."""
 
 
 @dataclass(frozen=True, eq=False)
-class PlanRequest:
+class EstimateRequest:
     """What is known of an edit before it runs.
 
     Attributes:
         task: which one.
-        pictures, height, width: of the batch that goes in; its pixels are not needed.
+        source: the batch that goes in; its pixels are not needed.
         mask: [N, h, w], float in 0..1 or uint8 in 0..255; not used by Extend.
         canvas: None for the task's defaults.
-        steps: None if it is not known, as a wired input is not; then no time is told.
+        steps: None if it is not known, as a wired input is not; then no time is given.
         cfg, acceleration: likewise.
         num_images: variations per picture.
         extend_to, anchor, overlap: for Extend.
     """
 
     task: EditTask
-    pictures: int
-    height: int
-    width: int
+    source: BatchSize
     mask: Tensor | None = None
     canvas: CanvasOptions | None = None
     steps: int | None = 28
@@ -81,137 +67,78 @@ class PlanRequest:
     overlap: int = 24
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """One pass over all pictures: an edit, or one step of an extension.
-
-    Attributes:
-        plans: one per picture of the batch as it then is.
-        images: how many are made of each.
-        left, top: where this stage's canvas lies in the result's, in px.
-    """
-
-    plans: list[CanvasPlan]
-    images: int
-    left: int = 0
-    top: int = 0
-
-
-def make_plan(
-    request: PlanRequest, backend: Backend, kind: str, foresee: Foresight | None = None,
+def estimate(
+    request: EstimateRequest, backend: Backend, kind: str, price_of: PriceOf | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """The plan as plain values, for a page.
+    """What the edit would do, as plain values for a page.
 
     Args:
         kind: the backend spec's.
-        foresee: for a backend that costs money.
+        price_of: for a backend that costs money.
         notes: what the user should know besides.
 
+    Returns:
+        size: [width, height] of the result. source: [x, y, width, height] of the picture in it.
+        crops: of the first picture, each with its "box" [x, y, width, height] and "seen" [width,
+        height], as the model sees it. megapixels, jobs: of all pictures. backend, kind: where.
+        price: US dollars or None. seconds: or None. steps: of an extension. overlay: a PNG of the
+        crops as a data URI, or None. notes, words: for the user.
+
     Raises:
-        Refused: what the edit itself would refuse, or a canvas too large to plan for.
+        InputError: what the edit itself would refuse, with the input at fault.
     """
-    capabilities = backend.capabilities
-    whole, stages = _stages(request, capabilities)
-    jobs = [
-        piece
-        for stage in stages
-        for piece in split(stage.plans, stage.images, capabilities.images_per_run or stage.images)
-    ]
-    pixels = [piece.crop.size[0] * piece.crop.size[1] for piece in jobs for _ in range(piece.count)]
-    price, price_note = _price(foresee, pixels)
-    size = request.width + whole.left + whole.right, request.height + whole.top + whole.bottom
-    shown = _shown(stages)
+    plan = plan_of(request, backend.capabilities)
+    pixels = [job.pixels for job in plan.jobs for _ in range(job.count)]
+    price, price_note = _price(price_of, pixels)
+    crops, extends = _first_crops(plan), request.task is EditTask.EXTEND
     facts = {
-        "size": [*size],
-        "source": [whole.left, whole.top, request.width, request.height],
-        "crops": [_crop_facts(placed) for placed in shown],
+        "size": [plan.size[1], plan.size[0]],
+        "source": [plan.margins.left, plan.margins.top, plan.source.width, plan.source.height],
+        "crops": [_crop_facts(placed) for placed in crops],
         "megapixels": sum(pixels) / MEGAPIXEL,
-        "jobs": len(jobs),
+        "jobs": len(plan.jobs),
         "backend": backend.name,
         "kind": kind,
         "price": price,
-        "seconds": _seconds(request, stages, backend.name),
-        "steps": len(stages) if request.task is EditTask.EXTEND else 1,
+        "seconds": _seconds(request, sum(pixels), backend.name),
+        "steps": sum(bool(stage.jobs) for stage in plan.stages) if extends else 1,
     }
-    said = [note for stage in stages for note in stage.plans[0].notes if note != EMPTY_NOTE]
-    batch = batch_note(len(stages[0].plans)) if stages else ""
-    untouched = HAS_SHAPE if request.task is EditTask.EXTEND else EMPTY
+    # What an extension paints is seen anyway: it is where no picture is.
+    overlay = draw_overlay(crops, plan.size, painted=not extends) if crops else None
+    untouched = HAS_SHAPE if extends else EMPTY
     return facts | {
-        "overlay": _overlay(request, shown, size),
-        "notes": list(filter(None, dict.fromkeys([*notes, batch, *said, price_note]))),
-        "words": plan_words(facts, capabilities.note) if jobs else untouched,
+        "overlay": overlay,
+        "notes": list(filter(None, dict.fromkeys([*notes, *_notes(plan), price_note]))),
+        "words": _summary(facts, backend.capabilities.note) if plan.jobs else untouched,
     }
 
 
-def _stages(request: PlanRequest, capabilities: Capabilities) -> tuple[Margins, list[Stage]]:
-    """How much the canvas grows in all, and what is done one after the other."""
+def plan_of(request: EstimateRequest, capabilities: Capabilities) -> EditPlan:
+    """The plan that the edit would execute; InputError as in plan_edit and plan_extension."""
+    source, count = request.source, request.num_images
     if request.task is EditTask.EXTEND:
-        whole = _margins(request)
-        return whole, _extension(request, whole, capabilities)
-    if request.mask is None:
-        raise Refused("There is no mask. Connect one, or paint one in the MaskEditor.", "mask")
-    options = request.canvas or default_canvas(request.task)
-    # plan_edit asks a picture for its size alone, so one that takes no memory will do.
-    blank = torch.zeros(()).expand(request.pictures, request.height, request.width, 3)
+        return plan_extension(
+            source, request.extend_to, request.anchor, request.overlap, request.canvas,
+            capabilities, num_images=count,
+        )  # fmt: skip
     with at_fault("mask"):
-        plans = plan_edit(blank, _floats(request.mask), options, capabilities)[1]
-    return Margins(0, 0, 0, 0), [Stage(plans, request.num_images)]
+        if request.mask is None:
+            raise InputError("There is no mask. Connect one, or paint one in the MaskEditor.")
+    options = request.canvas or default_canvas(request.task)
+    return plan_edit(source, _floats(request.mask), options, capabilities, num_images=count)
 
 
 def _floats(mask: Tensor) -> Tensor:
     return mask if mask.is_floating_point() else mask.float().div_(255)
 
 
-def _margins(request: PlanRequest) -> Margins:
-    with at_fault("extend_to"):
-        extension = parse_extend(request.extend_to)
-        whole = margins(extension, request.anchor, request.height, request.width)
-    if not 0 <= request.overlap <= MAX_BLEND:
-        words = f"Overlap {request.overlap} is out of range. Use 0 to {MAX_BLEND} px."
-        raise Refused(words, "overlap")
-    width = request.width + whole.left + whole.right
-    height = request.height + whole.top + whole.bottom
-    if width * height > MAX_PIXELS:
-        raise Refused(
-            f"The new canvas is {width}x{height}, {width * height / MEGAPIXEL:.0f} MP. A plan is "
-            f"made for at most {MAX_PIXELS // MEGAPIXEL} MP. Extend less.",
-            "extend_to",
-        )
-    return whole
-
-
-def _extension(request: PlanRequest, whole: Margins, capabilities: Capabilities) -> list[Stage]:
-    """The same steps, options and masks as editing.extend has."""
-    options = dataclasses.replace(
-        request.canvas or default_canvas(request.task),
-        grow=0, blend=request.overlap, clean=False, invert=False,
-    )  # fmt: skip
-    height, width = request.height, request.width
-    left, top = whole.left, whole.top
-    pictures, images = request.pictures, request.num_images
-    stages = []
-    for step in extension_steps(whole, height, width):
-        left, top = left - step.left, top - step.top
-        mask = _new_area(step, height, width)
-        height, width = mask.shape
-        with at_fault("canvas"):
-            plan = plan_crops(mask, options, capabilities)
-        stages.append(Stage([plan] * pictures, images, left, top))
-        pictures, images = pictures * images, 1
-    return stages
-
-
-def _new_area(step: Margins, height: int, width: int) -> Tensor:
-    mask = torch.ones(height + step.top + step.bottom, width + step.left + step.right)
-    mask[step.top : step.top + height, step.left : step.left + width] = 0
-    return mask
-
-
-def _shown(stages: Sequence[Stage]) -> list[PlacedCrop]:
+def _first_crops(plan: EditPlan) -> list[PlacedCrop]:
     """The crops of the first picture, on the result's canvas."""
     return [
-        PlacedCrop(crop, stage.left, stage.top) for stage in stages for crop in stage.plans[0].crops
+        PlacedCrop(crop, stage.left, stage.top)
+        for stage in plan.stages
+        for crop in stage.crop_plans[0].crops
     ]
 
 
@@ -221,29 +148,69 @@ def _crop_facts(placed: PlacedCrop) -> dict[str, list[int]]:
     return {"box": [*corner, box.width, box.height], "seen": [width, height]}
 
 
-def _overlay(
-    request: PlanRequest, shown: Sequence[PlacedCrop], size: tuple[int, int]
-) -> str | None:
-    # What an extension paints is seen anyway: it is where no picture is.
-    painted = request.task is not EditTask.EXTEND
-    return draw_overlay(shown, (size[1], size[0]), painted=painted) if shown else None
+def _notes(plan: EditPlan) -> list[str]:
+    """On the batch, and on the first picture's crops. The summary says what goes untouched."""
+    of_crops = [note for stage in plan.stages for note in stage.crop_plans[0].notes]
+    batch = "" if SHAPE_NOTE in of_crops else _batch_note(len(plan.stages[0].crop_plans))
+    return [batch, *(note for note in of_crops if note not in (EMPTY_NOTE, SHAPE_NOTE))]
 
 
-def _price(foresee: Foresight | None, pixels: Sequence[int]) -> tuple[float | None, str]:
-    if foresee is None or not pixels:
+def _price(price_of: PriceOf | None, pixels: Sequence[int]) -> tuple[float | None, str]:
+    if price_of is None or not pixels:
         return None, ""
     try:
-        return foresee(pixels)
-    except OneRewardError as error:  # a plan is worth something without its price, too
+        return price_of(pixels)
+    except OneRewardError as error:  # an estimate is worth something without its price, too
         return None, str(error)
 
 
-def _seconds(request: PlanRequest, stages: Sequence[Stage], name: str) -> float | None:
+def _seconds(request: EstimateRequest, pixels: int, name: str) -> float | None:
     if request.steps is None or request.cfg is None or request.acceleration is None:
         return None
-    work = sum(
-        eta.work(plan.crops, stage.images, request.steps, request.cfg)
-        for stage in stages
-        for plan in stage.plans
-    )
-    return eta.seconds(name, request.acceleration, work) if work else None
+    passes = eta.megapixel_passes(pixels, request.steps, request.cfg)
+    return eta.seconds(name, request.acceleration, passes) if passes else None
+
+
+def _summary(facts: Mapping[str, Any], note: str = "") -> str:
+    """Such as "2 crops, 0.52 MP, 2 jobs on fal, about $0.019, about 4 s".
+
+    Args:
+        facts: what `estimate` returns.
+        note: what must be known of the backend wherever it is named.
+    """
+    the = "the " if facts["kind"] in WITH_ARTICLE else ""
+    name = f"{the}{facts['backend']}" + (f" ({note})" if note else "")
+    steps = [_count(facts["steps"], "step")] if facts["steps"] > 1 else []
+    price = [money(facts["price"])] if facts["kind"] == PAID else []
+    time = [] if facts["seconds"] is None else [_duration(facts["seconds"])]
+    jobs = f"{_count(facts['jobs'], 'job')} on {name}"
+    crops = _count(len(facts["crops"]), "crop")
+    return ", ".join([*steps, crops, f"{facts['megapixels']:.2f} MP", jobs, *price, *time])
+
+
+def money(price: float | None) -> str:
+    """US dollars as text."""
+    if price is None:
+        return "price unknown"
+    if price == 0:
+        return "free"
+    return "under $0.001" if 0 < price < 0.001 else f"about ${price:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    """A time as text, no more exact than it is known."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
+def _batch_note(pictures: int) -> str:
+    """Which of several pictures' crops the estimate draws; nothing for one."""
+    if pictures < 2:
+        return ""
+    return f"{pictures} pictures: the first one's crops are shown, the numbers are for all."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

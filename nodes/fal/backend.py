@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..canvas.image_ops import resize
-from ..canvas.sizes import MEGAPIXEL
 from ..contracts import (
     ACCELERATIONS,
-    Capabilities,
+    FLUX_CAPABILITIES,
+    MEGAPIXEL,
     EditRecipe,
     EditRequest,
     EditResult,
@@ -66,10 +67,9 @@ class FalBackend:
             if getattr(spec, name) not in choices:
                 raise InputError(f'{name} is "{getattr(spec, name)}". Use {" or ".join(choices)}.')
         self.name = server.name
-        self.capabilities = Capabilities(
-            max_pixels=1 << 20, min_side=512, max_aspect=4.0, remote=True,
-            parallel_jobs=spec.parallel_jobs, images_per_run=1,
-        )  # fmt: skip
+        self.capabilities = replace(
+            FLUX_CAPABILITIES, remote=True, parallel_jobs=spec.parallel_jobs, images_per_run=1
+        )
         self._spec, self._server = spec, server
         self._find_key, self._folder = find_key, folder
         self._run_id = uuid.uuid4().hex

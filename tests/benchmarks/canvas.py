@@ -41,7 +41,7 @@ def ours(image: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
     options = import_module(f"{canvas}.options").CanvasOptions()
     plan_crops = import_module(f"{canvas}.crop_plan").plan_crops
     stitch = import_module(f"{canvas}.stitch")
-    copy_pictures = import_module(f"{canvas}.copies").copy_pictures
+    copy_pictures = import_module(f"{canvas}.image_ops").copy_pictures
     contracts = import_module("onereward_pack.nodes.contracts")
     limits = contracts.Capabilities(max_pixels=1024 * 1024, min_side=512, max_aspect=4.0)
     clock = [time.perf_counter()]

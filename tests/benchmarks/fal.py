@@ -220,10 +220,10 @@ class Ours:
     def jobs(self, count: int) -> list[float]:
         """Several pictures at once, without the canvas around them."""
         progress, requests = self._progress(), [self._request() for _ in range(count)]
-        jobs = [self._jobs.Job("", lambda r=r: r, progress) for r in requests]
+        jobs = [self._jobs.BackendCall("", lambda r=r: r, progress) for r in requests]
 
         def work() -> None:
-            for result in self._jobs.run_jobs(self._fresh(), jobs, progress):
+            for result in self._jobs.run_calls(self._fresh(), jobs, progress):
                 if isinstance(result, Exception):
                     raise result
 

@@ -137,7 +137,7 @@ async def batch(server: RayCluster, kill: bool = False) -> tuple[float, str]:
         if kill:
             await completed(session, told[3])
             await asyncio.sleep(0.2)  # by then each is in the middle of its next
-            os.kill(server.replicas("Painter")[0], signal.SIGKILL)
+            os.kill(server.replicas("Worker")[0], signal.SIGKILL)
         await asyncio.wait_for(ends, LIMIT)
         seconds = time.perf_counter() - start
         results, again = [], 0
@@ -152,13 +152,13 @@ async def batch(server: RayCluster, kill: bool = False) -> tuple[float, str]:
 
 
 async def backlog(server: RayCluster) -> str:
-    """Seconds until a second painter is there, and until it paints."""
+    """Seconds until a second worker is there, and until it paints."""
     async with client_of(server) as session:
         await timed(session)
         start = time.perf_counter()
         told = [await submit(session, arguments(steps=900, acceleration="none")) for _ in range(3)]
         words = []
-        for reached in (lambda: len(server.replicas("Painter")) == 2, None):
+        for reached in (lambda: len(server.replicas("Worker")) == 2, None):
             while True:
                 await asyncio.sleep(0.2)
                 states = []
@@ -173,7 +173,7 @@ async def backlog(server: RayCluster) -> str:
         for one in told:
             async with session.put(one["cancel_url"]) as answer:
                 await answer.read()
-    return f"there after {words[0]}, painting after {words[1]}"
+    return f"there after {words[0]}, worker after {words[1]}"
 
 
 def on_cluster(replicas: int, run: Callable[[RayCluster], Any], least: int | None = None) -> Any:

@@ -10,10 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from comfy_graph import Graph
 from comfy_server import PACK_FOLDER, RUN_LIMIT, ComfyUI
-from playwright.sync_api import ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, Response, expect, sync_playwright
 
+# The front ends that the pack is for, in each of their two renderers.
+FRONTS = [
+    ("1.32.9", "canvas"),
+    ("newest", "nodes 2.0"),
+    ("1.32.9", "nodes 2.0"),
+    ("newest", "canvas"),
+]
+# For what has nothing to do with how nodes are drawn: each front end and each renderer once.
+each_front_end = pytest.mark.parametrize(
+    "front", FRONTS[:2], indirect=True, ids=" ".join, scope="module"
+)
+expect.set_options(timeout=60_000)  # ms; the machine may be busy
 BANNER_OFF = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -24,6 +37,8 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+NO_SCRIPT = "/queue"  # an answer of ComfyUI's, shown by the browser itself
+FORGET = "() => { localStorage.clear(); sessionStorage.clear() }"
 PACK_URL = f"/extensions/{PACK_FOLDER}/"
 
 WATCH_RUNS = """() => {
@@ -52,6 +67,33 @@ SET_WIDGETS = """([type, values]) => {
 CUT_OFF = """() => app.graph.nodes.filter(
     node => [0, 1].some(side => node.size[side] < node.computeSize()[side])
 ).map(node => node.title)"""
+READY = "window.app?.extensionManager && window.app.graph?.nodes.length"
+# Shows the graph at this scale and place. ComfyUI moves to a graph that was opened, some frames
+# later: what it does is undone until the view has kept its place for a while.
+VIEW = """([scale, left, top]) => new Promise(done => {
+    const { canvas } = app, { ds } = canvas;
+    let kept = 0;
+    const frame = () => {
+        kept += 1;
+        if (ds.scale !== scale || ds.offset[0] !== left || ds.offset[1] !== top) {
+            ds.scale = scale; ds.offset = [left, top]; canvas.setDirty(true, true);
+            kept = 0;
+        }
+        if (kept < 30) requestAnimationFrame(frame); else done();
+    };
+    frame();
+})"""
+# Until the view has not moved for some frames, which were drawn.
+DRAWN = """() => new Promise(done => {
+    let before = "", kept = 0;
+    const frame = () => {
+        const { scale, offset } = app.canvas.ds, now = [scale, ...offset].join();
+        kept = now === before ? kept + 1 : 0;
+        before = now;
+        if (kept < 6) requestAnimationFrame(frame); else done();
+    };
+    frame();
+})"""
 FIT_VIEW = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 SHOWN = "id => { const imgs = app.graph.getNodeById(id).imgs; return imgs?.[0]?.naturalWidth > 0 }"
 NODES_2 = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
@@ -81,20 +123,30 @@ class FrontEnd:
     console errors and failed requests for the pack's own files.
     """
 
-    def __init__(self, page: Page, server: ComfyUI, pictures: Path, label: str) -> None:
+    def __init__(self, page: Page, server: ComfyUI, pictures: Path) -> None:
         self.page = page
         self.server = server
         self.url = server.url
-        self.label = label
+        self.label = ""
         self.complaints: list[str] = []
         self._pictures = pictures
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error.stack}"))
         page.on("console", self._hear)
         page.on("response", self._look)
         page.add_init_script(BANNER_OFF)
-        page.goto(server.url)
-        page.wait_for_function("window.app?.extensionManager && window.app.graph?.nodes.length")
-        page.evaluate(WATCH_RUNS)
+
+    @contextmanager
+    def open(self, label: str) -> Iterator[FrontEnd]:
+        """The page opened anew, with nothing of an earlier one; it is left afterwards."""
+        self.label = label
+        self.complaints.clear()
+        self.page.goto(self.url + NO_SCRIPT)
+        self.page.evaluate(FORGET)
+        self.page.goto(self.url)
+        self.page.wait_for_function(READY)
+        self.page.evaluate(WATCH_RUNS)
+        yield self
+        self.page.goto(self.url + NO_SCRIPT)
 
     def load(self, graph: Graph) -> None:
         """Open a workflow, as dropping its file on the page does."""
@@ -161,6 +213,14 @@ class FrontEnd:
         """Show the whole graph."""
         self.page.evaluate(FIT_VIEW)
 
+    def view(self, scale: float, left: float, top: float) -> None:
+        """Show the graph at that scale, its origin so far into the page, and keep it there."""
+        self.page.evaluate(VIEW, [scale, left, top])
+
+    def drawn(self) -> None:
+        """Wait until the view of the graph stands still, and is drawn."""
+        self.page.evaluate(DRAWN)
+
     def run(self) -> tuple[str, dict[str, Any]]:
         """Press Run; how the run ended, and what the server said of it."""
         before = self.page.evaluate("() => window.finishedRuns.length")
@@ -181,8 +241,10 @@ class FrontEnd:
     def nodes_2(self) -> Iterator[None]:
         """The newer renderer, whose nodes are page elements; what is open is shown in it."""
         self.page.evaluate(NODES_2, True)
-        yield
-        self.page.evaluate(NODES_2, False)
+        try:
+            yield
+        finally:
+            self.page.evaluate(NODES_2, False)
 
     def shown_in_nodes_2(self, node_id: int) -> int:
         """The width of the picture that a node of the newer renderer shows."""
@@ -194,7 +256,7 @@ class FrontEnd:
     def screenshot(self, name: str) -> Path:
         """The page as it looks now, in the folder for screenshots."""
         path = self._pictures / f"{name}{f', {self.label}' if self.label else ''}.png"
-        self.page.wait_for_timeout(400)  # let the canvas draw
+        self.drawn()
         self.page.screenshot(path=path)
         return path
 
@@ -204,19 +266,37 @@ class FrontEnd:
             self.complaints.append(f"console: {message.text}")
 
     def _look(self, response: Response) -> None:
-        if PACK_URL in response.url and not response.ok:
+        if PACK_URL in response.url and response.status >= 400:  # 304: it has the file still
             self.complaints.append(f"{response.status}: {response.url}")
 
 
-@contextmanager
-def front_end(browser: str, server: ComfyUI, pictures: Path, label: str = "") -> Iterator[FrontEnd]:
-    """A tab in a browser of its own; screenshots go to ONEREWARD_SCREENSHOTS or `pictures`, with
-    `label` in their names.
+class Browser:
+    """One Chromium, with a tab for every server. What a page fetched and compiled, the tab's next
+    page has still, which takes a third of the time.
+
+    Args:
+        executable: where Chromium or Chrome is.
+        pictures: where screenshots go, unless ONEREWARD_SCREENSHOTS names another folder.
     """
-    folder = Path(os.environ.get("ONEREWARD_SCREENSHOTS") or pictures)
-    folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=list(ARGUMENTS))
-        page = chromium.new_page(viewport={"width": 1600, "height": 1000})
-        yield FrontEnd(page, server, folder, label)
-        chromium.close()
+
+    def __init__(self, executable: str, pictures: Path) -> None:
+        self._pictures = Path(os.environ.get("ONEREWARD_SCREENSHOTS") or pictures)
+        self._pictures.mkdir(parents=True, exist_ok=True)
+        self._tabs: dict[str, FrontEnd] = {}
+        self._playwright = sync_playwright().start()
+        self._chromium = self._playwright.chromium.launch(
+            executable_path=executable, args=list(ARGUMENTS)
+        )
+
+    @contextmanager
+    def tab(self, server: ComfyUI, label: str = "") -> Iterator[FrontEnd]:
+        """The server's tab with its page opened anew, and `label` in the names of screenshots."""
+        if server.url not in self._tabs:
+            page = self._chromium.new_page(viewport={"width": 1600, "height": 1000})
+            self._tabs[server.url] = FrontEnd(page, server, self._pictures)
+        with self._tabs[server.url].open(label) as tab:
+            yield tab
+
+    def close(self) -> None:
+        self._chromium.close()
+        self._playwright.stop()

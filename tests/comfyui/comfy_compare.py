@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Page
 
 RED, BLUE, GREEN, GREY = (255, 0, 0), (0, 0, 255), (0, 128, 0), (128, 128, 128)
+PATIENCE = 30.0  # seconds
 Pair = dict[str, str]
 Colour = tuple[int, int, int]
 
@@ -112,11 +114,10 @@ class Stand:
 
     def sees(self, expected: list[Colour], *places: float, **where: Any) -> None:
         """What `colours` gives, as soon as the pictures are loaded."""
-        for _ in range(20):
-            if self.colours(*places, **where) == expected:
-                return
-            self.page.wait_for_timeout(50)
-        assert self.colours(*places, **where) == expected
+        end = time.monotonic() + PATIENCE
+        while (seen := self.colours(*places, **where)) != expected and time.monotonic() < end:
+            pass
+        assert seen == expected
 
 
 def standing(front: FrontEnd, style: str) -> Iterator[Stand]:

@@ -76,6 +76,18 @@ class ComfyUI:
         self.wait(lambda: bool(self.get(f"/history/{prompt_id}")), RUN_LIMIT)
         return self.finished(prompt_id)
 
+    def free(self) -> None:
+        """What the buttons for it do: unload the models, forget results. ComfyUI does it between
+        two runs, so that one has to pass.
+        """
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        size = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
+        empty = {"class_type": "EmptyImage", "inputs": size}
+        show = {"class_type": "PreviewImage", "inputs": {"images": ["empty", 0]}}
+        run = self.run({"empty": empty, "show": show})
+        if run.status != "success":
+            raise ComfyUIError(f"{run.message('execution_error')}{self.tail()}")
+
     def finished(self, prompt_id: str) -> Run:
         """What the history says about a prompt that is over."""
         entry = self.get(f"/history/{prompt_id}")[prompt_id]

@@ -18,7 +18,7 @@ from comfy_server import ComfyUI
 
 PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node, first in a binary message
 LINE = "line"
-PATIENCE = 60.0  # seconds
+PATIENCE = 120.0  # seconds
 ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -74,6 +74,10 @@ class Ear:
         """Every line that the node showed so far."""
         said = [m.data for m in self.messages if m.name == LINE]
         return [text for node, text in said if node == node_id]
+
+    def steps(self) -> int:
+        """How many steps of a run, of one node after another, were told so far."""
+        return max(m.data["value"] for m in self.messages if m.name == "progress")
 
     def open(self) -> None:
         self._thread.start()

@@ -9,10 +9,11 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_browser import FrontEnd, find_browser, front_end
+from comfy_browser import FRONTS, Browser, FrontEnd, find_browser
 from comfy_server import QUEUE_URL, ComfyUI, base_directory, running
 from comfy_source import newest_front_end
 from fakes.fal_server import FalServer
@@ -61,30 +62,46 @@ def comfyui_with_newest_front_end(
         yield server
 
 
-@pytest.fixture(scope="session")
-def browser() -> str:
-    found = find_browser()
+BROWSER = pytest.StashKey[Browser]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Close the browser with this folder's last test: other tests call asyncio.run, which cannot
+    be while Playwright's own event loop is there.
+    """
+    try:
+        yield
+    finally:
+        stash = item.session.stash
+        leaves = nextitem is None or Path(__file__).parent not in nextitem.path.parents
+        if leaves and BROWSER in stash:
+            stash[BROWSER].close()
+            del stash[BROWSER]
+
+
+@pytest.fixture(scope="module")
+def browser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """The one browser of all files."""
+    found, stash = find_browser(), request.session.stash
     if found is None:
         message = "No Chromium or Chrome on the PATH: the front end is NOT tested."
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    return found
+    if BROWSER not in stash:
+        stash[BROWSER] = Browser(found, tmp_path_factory.mktemp("screenshots"))
+    return stash[BROWSER]
 
 
 SERVERS = {"1.32.9": "comfyui", "newest": "comfyui_with_newest_front_end"}
-FRONTS = [(server, renderer) for server in SERVERS for renderer in ("canvas", "nodes 2.0")]
 
 
-# Module scope: playwright's event loop must be gone before other tests call asyncio.run.
 @pytest.fixture(scope="module", params=FRONTS, ids=" ".join)
-def front(
-    request: pytest.FixtureRequest, browser: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FrontEnd]:
+def front(request: pytest.FixtureRequest, browser: Browser) -> Iterator[FrontEnd]:
     """A tab of every front end that the pack is for, in each of its two renderers."""
     version, renderer = request.param
     server: ComfyUI = request.getfixturevalue(SERVERS[version])
-    pictures = tmp_path_factory.mktemp("screenshots")
-    with front_end(browser, server, pictures, label=f"{version} {renderer}") as tab:
+    with browser.tab(server, f"{version} {renderer}") as tab:
         with tab.nodes_2() if renderer == "nodes 2.0" else nullcontext():
             yield tab

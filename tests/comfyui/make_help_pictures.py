@@ -10,12 +10,12 @@ import io
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfy_browser import FrontEnd, find_browser, front_end
+from comfy_browser import Browser, FrontEnd, find_browser
 from comfy_graph import api_prompt, fill_example, load
 from comfy_server import PACK, ComfyUI, base_directory, running
 from make_thumbnails import marked, pictures
@@ -271,7 +271,8 @@ def main(wanted: list[str]) -> None:
         raise RuntimeError("There is no Chromium or Chrome on the PATH.")
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as open_until_done:
         comfyui = open_until_done.enter_context(running(base_directory(Path(scratch) / "base")))
-        tab = open_until_done.enter_context(front_end(browser, comfyui, Path(scratch)))
+        chromium = open_until_done.enter_context(closing(Browser(browser, Path(scratch))))
+        tab = open_until_done.enter_context(chromium.tab(comfyui))
         studio = Studio(comfyui, comfyui.get("/object_info"), tab)
         for name in wanted or PICTURES:
             save(PICTURES[name](studio), PACK / "web" / "docs" / f"{name}.jpg")

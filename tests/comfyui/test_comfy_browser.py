@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_browser import FrontEnd, front_end
+from comfy_browser import Browser, FrontEnd
 from comfy_graph import (
     BACKENDS,
     MODEL_BACKEND,
@@ -34,12 +34,9 @@ def each_of(paths: Iterable[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", chosen, ids=[path.stem for path in chosen])
 
 
-# Module scope: playwright's event loop must be gone before other tests call asyncio.run.
 @pytest.fixture(scope="module")
-def page(
-    browser: str, comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FrontEnd]:
-    with front_end(browser, comfyui, tmp_path_factory.mktemp("screenshots")) as tab:
+def page(browser: Browser, comfyui: ComfyUI) -> Iterator[FrontEnd]:
+    with browser.tab(comfyui) as tab:
         yield tab
 
 

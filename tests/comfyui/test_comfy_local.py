@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from comfy_graph import MODEL_BACKEND, api_prompt, load, needs_files, task_node, workflow_files
 from comfy_scene import error_of
-from comfy_server import PACK, ComfyUI, ComfyUIError, base_directory, running
+from comfy_server import PACK, RUN_LIMIT, ComfyUI, ComfyUIError, base_directory, running
 from comfy_socket import listening
 from fakes.layouts import write_clip, write_pipeline, write_t5, write_transformer, write_vae
 from fakes.tiny_flux import tiny_flux_fill
@@ -100,7 +99,7 @@ def test_the_example_finds_the_files_says_which_and_paints_the_mask_alone(
     assert end.name == "execution_success", end.data
     assert ear.lines(backend) == [f"{TRANSFORMER}, t5.safetensors, l.safetensors, ae.safetensors"]
     prompt_id = end.data["prompt_id"]
-    stocked.wait(lambda: bool(stocked.get(f"/history/{prompt_id}")), 10)
+    stocked.wait(lambda: bool(stocked.get(f"/history/{prompt_id}")), RUN_LIMIT)
     outputs = stocked.finished(prompt_id).outputs
     old, new = (pixels(stocked, outputs[name]["images"][0]) for name in ("before", "after"))
     touched = (old != new).any(axis=-1)
@@ -226,23 +225,12 @@ def test_models_stay_between_runs_and_the_button_that_frees_them_changes_no_pict
     other = again(stocked, painted, seed=6)
     assert not np.array_equal(other, painted.pictures["after"])
     assert loads(stocked) == loaded
-    free(stocked)
+    stocked.free()
     assert np.array_equal(again(stocked, painted), painted.pictures["after"])
     assert loads(stocked) == loaded + 2  # the prompt is known, so no text encoder is needed
 
 
-def free(comfyui: ComfyUI) -> None:
-    """What the buttons for it do. ComfyUI does it between two runs, so that one has to pass."""
-    comfyui.post("/free", {"unload_models": True, "free_memory": True})
-    empty = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0},
-    }
-    show = {"class_type": "PreviewImage", "inputs": {"images": ["empty", 0]}}
-    assert comfyui.run({"empty": empty, "show": show}).status == "success"
-
-
-def test_cancel_ends_a_run_within_two_seconds_and_the_next_one_is_right(
+def test_cancel_ends_a_run_within_a_few_steps_and_the_next_one_is_right(
     stocked: ComfyUI, painted: Painted
 ) -> None:
     prompt = json.loads(json.dumps(painted.prompt))
@@ -250,12 +238,11 @@ def test_cancel_ends_a_run_within_two_seconds_and_the_next_one_is_right(
     with listening(stocked) as ear:
         prompt_id = stocked.queue(prompt, ear.client_id)
         ear.wait(lambda m: m.name == "progress" and m.data["value"] >= 2)
-        start = time.monotonic()
         stocked.post("/interrupt", {})
         end = ear.end_of(prompt_id)
     assert end.name == "execution_interrupted", end.data
-    assert end.at - start < 2
-    free(stocked)
+    assert ear.steps() < 30
+    stocked.free()
     assert np.array_equal(again(stocked, painted), painted.pictures["after"])
 
 

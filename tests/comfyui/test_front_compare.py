@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 
 import pytest
-from comfy_browser import FrontEnd
+from comfy_browser import FrontEnd, each_front_end
 from comfy_compare import (
     BLUE,
     BOX,
@@ -25,7 +25,7 @@ from comfy_compare import (
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
 THEME = "id => app.extensionManager.setting.set('Comfy.ColorPalette', id)"
 FINE = (2000, 1300)  # more than the window holds

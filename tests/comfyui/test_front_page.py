@@ -6,23 +6,30 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from comfy_browser import LOAD_GRAPH, PACK_URL, FrontEnd
+from comfy_browser import LOAD_GRAPH, PACK_URL, READY, FrontEnd, each_front_end
 from comfy_graph import fill_example, load
+from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
-LIMIT = 50.0  # ms of script
+SHARE = 0.05  # of all script of the page, ComfyUI's own included
 SAMPLING = 100  # us between two looks of the profiler
 MAIN = f"{PACK_URL}js/onereward.js"
-READY = "window.app?.extensionManager && window.app.graph?.nodes.length"
+IDLE = ("(program)", "(idle)", "(garbage collector)")
 
 
-def script_milliseconds(profile: dict[str, Any]) -> dict[str, float]:
-    """Time spent in each of the pack's files, and in what they call, by the profiler's samples."""
+def script_milliseconds(profile: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Time spent in each of the pack's files and in what they call, by the profiler's samples; and
+    in all script of the page.
+    """
     nodes = {node["id"]: node for node in profile["nodes"]}
     parents = {child: node["id"] for node in profile["nodes"] for child in node.get("children", ())}
     spent: dict[str, float] = defaultdict(float)
+    whole = 0.0
     for sample, delta in zip(profile["samples"], profile["timeDeltas"], strict=True):
+        if nodes[sample]["callFrame"]["functionName"] in IDLE:
+            continue
+        whole += delta / 1000
         at: int | None = sample
         while at is not None:
             url = nodes[at]["callFrame"]["url"]
@@ -30,35 +37,31 @@ def script_milliseconds(profile: dict[str, Any]) -> dict[str, float]:
                 spent[url.partition(PACK_URL)[2].partition("?")[0]] += delta / 1000
                 break
             at = parents.get(at)
-    return spent
+    return spent, whole
 
 
 def test_the_pack_adds_little_script_time_to_the_page(front: FrontEnd) -> None:
-    """The page is loaded and a graph with a panel opened; a machine that does other work meanwhile
-    is given three tries.
+    """A page that knows no file yet is loaded, and a graph with a panel opened. What is held to a
+    limit is the pack's share: a busy machine makes all script slower.
     """
-    totals: list[float] = []
     loaded: list[str] = []
-    for _ in range(3):
-        page = front.page.context.browser.new_page()
-        page.on("response", lambda reply: loaded.append(reply.url))
-        session = page.context.new_cdp_session(page)
-        session.send("Profiler.enable")
-        session.send("Profiler.setSamplingInterval", {"interval": SAMPLING})
-        session.send("Profiler.start")
-        page.goto(front.url)
-        page.wait_for_function(READY)
-        page.evaluate(LOAD_GRAPH, load(fill_example()))
-        page.locator(".or-panel").first.wait_for(state="attached")
-        page.wait_for_timeout(1000)
-        spent = script_milliseconds(session.send("Profiler.stop")["profile"])
-        assert spent, "the profiler missed the pack"
-        totals.append(sum(spent.values()))
-        page.close()
-        if totals[-1] < LIMIT:
-            break
-    assert sum(MAIN in url for url in loaded) == len(totals), "a page came without the pack"
-    assert totals[-1] < LIMIT, (totals, dict(spent))
+    browser = front.page.context.browser
+    assert browser is not None
+    page = browser.new_page()
+    page.on("response", lambda reply: loaded.append(reply.url))
+    session = page.context.new_cdp_session(page)
+    session.send("Profiler.enable")
+    session.send("Profiler.setSamplingInterval", {"interval": SAMPLING})
+    session.send("Profiler.start")
+    page.goto(front.url)
+    page.wait_for_function(READY)
+    page.evaluate(LOAD_GRAPH, load(fill_example()))
+    expect(page.locator(".or-panel")).to_contain_text("after the first run")
+    spent, whole = script_milliseconds(session.send("Profiler.stop")["profile"])
+    page.close()
+    assert spent, "the profiler missed the pack"
+    assert sum(MAIN in url for url in loaded) == 1, "the page came without the pack"
+    assert sum(spent.values()) / whole < SHARE, (whole, dict(spent))
     assert front.complaints == []
 
 

@@ -8,6 +8,7 @@ from zlib import crc32
 
 import pytest
 from comfy_browser import FrontEnd
+from comfy_frame import box, drag, handle
 from comfy_graph import MUTED, Graph, fill_example, load, workflow_files
 from fakes.fal_server import FalServer
 from PIL import Image, ImageDraw
@@ -15,8 +16,6 @@ from playwright.sync_api import Locator, expect
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser]
 
-FREE = "() => app.api.fetchApi('/free', {method: 'POST', headers: {'Content-Type': "
-FREE += "'application/json'}, body: JSON.stringify({unload_models: true, free_memory: true})})"
 SELECTED = "() => Object.values(app.canvas.selected_nodes).map(node => node.title)"
 EXTEND_TO = """() => app.graph.nodes.find(node => node.comfyClass === "OneRewardExtend")
     .widgets.find(widget => widget.name === "extend_to").value"""
@@ -52,6 +51,15 @@ def own_mask(graph: Graph, picture: str) -> Graph:
     return graph
 
 
+def quick(graph: Graph) -> Graph:
+    """The Fill example in two steps instead of 28."""
+    for node in graph["nodes"]:
+        if node["type"] == "OneRewardFill":
+            at = node["widgets_values"].index(28)
+            node["widgets_values"][at] = 2
+    return graph
+
+
 @pytest.fixture(scope="module")
 def painted(front: FrontEnd) -> str:
     """A picture in the input folder with a mask in its alpha, as the mask editor leaves it."""
@@ -75,7 +83,8 @@ def test_the_plan_is_on_the_node_before_anything_runs(front: FrontEnd, painted: 
 def test_a_run_shows_steps_and_then_before_and_after(front: FrontEnd, painted: str) -> None:
     front.load(own_mask(load(fill_example()), painted))
     expect(panel(front)).to_contain_text("1 crop")
-    front.set_widget("OneRewardFill", "prompt", "a blue star")
+    front.set_widget("OneRewardFill", "prompt", f"a blue star, {front.label}")
+    front.set_widget("OneRewardFill", "steps", 8)
     seen = front.page.evaluate_handle(
         """() => {
             const seen = new Set()
@@ -94,14 +103,14 @@ def test_a_run_shows_steps_and_then_before_and_after(front: FrontEnd, painted: s
     assert name == "execution_success", detail
     expect(line(front)).to_have_text(re.compile(r"^preview model: not OneReward, \d+\.\d s$"))
     told = front.page.evaluate("seen => [...seen]", seen)
-    assert any(re.match(r"Step \d+ of 28, \d+ s$", text) for text in told), told
+    assert any(re.match(r"Step \d+ of 8, \d+ s$", text) for text in told), told
     assert "step preview" in told
     expect(tab(front, "Result")).to_have_attribute("aria-selected", "true")
-    handle = panel(front).get_by_role("slider")
-    expect(handle).to_have_attribute("aria-valuenow", "50")
-    handle.focus()
+    divider = panel(front).get_by_role("slider")
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+    divider.focus()
     front.page.keyboard.press("ArrowLeft")
-    expect(handle).to_have_attribute("aria-valuenow", "48")
+    expect(divider).to_have_attribute("aria-valuenow", "48")
     front.fit_view()
     front.screenshot("panel, result")
     assert front.badges("OneRewardFill")[-1] == "preview model: not OneReward"
@@ -109,7 +118,7 @@ def test_a_run_shows_steps_and_then_before_and_after(front: FrontEnd, painted: s
 
 
 def test_the_tabs_change_by_mouse_and_keyboard(front: FrontEnd, painted: str) -> None:
-    front.load(own_mask(load(fill_example()), painted))
+    front.load(quick(own_mask(load(fill_example()), painted)))
     assert front.run()[0] == "execution_success"
     expect(tab(front, "Result")).to_have_attribute("aria-selected", "true")
     tab(front, "Plan").click()
@@ -121,7 +130,7 @@ def test_the_tabs_change_by_mouse_and_keyboard(front: FrontEnd, painted: str) ->
 
 
 def test_a_result_that_comfyui_kept_is_explained(front: FrontEnd, painted: str) -> None:
-    graph = own_mask(load(fill_example()), painted)
+    graph = quick(own_mask(load(fill_example()), painted))
     front.load(graph)
     assert front.run()[0] == "execution_success"
     front.load(graph)  # new nodes, which have heard nothing yet
@@ -142,12 +151,8 @@ def test_what_it_will_cost_and_what_it_cost(front: FrontEnd, fal: FalServer, pai
     expect(line(front)).to_have_text(re.compile(r"^fal, .* cost: about \$0\.\d+; .* this session$"))
     assert re.match(r"fal: about \$0\.\d+$", front.badges("OneRewardFill")[-1])
     paid = fal.paid
-    for _ in range(4):  # ComfyUI forgets in its own time; until then it runs no node
-        front.page.evaluate(FREE)
-        front.page.wait_for_timeout(1500)
-        assert front.run()[0] == "execution_success"
-        if "from cache" in line(front).inner_text():
-            break
+    front.server.free()
+    assert front.run()[0] == "execution_success"
     expect(line(front)).to_have_text(re.compile(r"cost: \$0, from cache; "))
     assert front.badges("OneRewardFill")[-1] == "fal: $0, from cache"
     assert fal.paid == paid
@@ -176,14 +181,37 @@ def test_the_frame_and_the_numbers_of_an_extension_agree(front: FrontEnd) -> Non
     front.load(example("Extend (preview model)"))
     expect(panel(front)).to_contain_text("1152")
     front.fit_view()
-    handle = panel(front).get_by_role("slider", name=re.compile("right", re.IGNORECASE)).first
-    handle.focus()
+    panel(front).get_by_role("slider", name=re.compile("right", re.IGNORECASE)).first.focus()
     front.page.keyboard.press("ArrowRight")
     front.page.wait_for_function(f"() => ({EXTEND_TO})().includes('right 200')")
     expect(panel(front)).to_contain_text("1160")
     front.set_widget("OneRewardExtend", "extend_to", "left 64")
     expect(panel(front)).to_contain_text("832")
     front.screenshot("panel, frame")
+    assert front.complaints == []
+
+
+def test_the_frame_on_the_node_itself_writes_into_its_widget(front: FrontEnd) -> None:
+    front.load(example("Extend (preview model)"))
+    frame = front.page.locator(".or-extend")
+    expect(frame.locator(".or-extend-numbers")).to_have_text(re.compile("^1152x768, 3:2"))
+    front.fit_view()
+    front.drawn()
+    before = next(node for node in front.nodes() if node["type"] == "OneRewardExtend")
+    px = 768 / box(frame.locator(".or-extend-source"))["width"]
+    front.screenshot("the frame on its node")
+    drag(front, handle(frame, "right"), 64 / px, 0)
+    expect(frame.locator(".or-extend-numbers")).to_have_text(
+        re.compile(r"left 192, right (256|248|264) px")
+    )
+    [task] = [n for n in front.prompt().values() if n["class_type"] == "OneRewardExtend"]
+    assert re.fullmatch("left 192, right (256|248|264)", task["inputs"]["extend_to"])
+    handle(frame, "top").focus()
+    front.page.keyboard.press("Shift+ArrowUp")
+    expect(frame.locator(".or-extend-numbers")).to_have_text(re.compile("left 192, top 64, right"))
+    front.screenshot("the frame on its node, dragged")
+    after = next(node for node in front.nodes() if node["type"] == "OneRewardExtend")
+    assert after["pos"] == before["pos"], "the node itself is not dragged"
     assert front.complaints == []
 
 

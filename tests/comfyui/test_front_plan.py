@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_browser import FrontEnd
-from comfy_graph import load, workflow_files
+from comfy_browser import FrontEnd, each_front_end
+from comfy_frame import box, drag, handle
 from PIL import Image, ImageDraw
-from playwright.sync_api import FloatRect, Locator, expect
+from playwright.sync_api import Locator, expect
 
-pytestmark = [pytest.mark.comfy, pytest.mark.browser]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
 # A bare page would do for the views; on ComfyUI's own they also get its style. `scale` stands for
 # the zoom of the graph, which both renderers make by a transform.
@@ -75,30 +75,6 @@ def painted(front: FrontEnd, folder: Path) -> dict[str, str]:
     reply = front.page.request.post(f"{front.url}/upload/image", multipart=form)
     said = reply.json()
     return {"filename": said["name"], "subfolder": said["subfolder"], "type": said["type"]}
-
-
-def box(locator: Locator) -> FloatRect:
-    found = locator.bounding_box()
-    assert found is not None
-    return found
-
-
-def middle(rect: FloatRect) -> tuple[float, float]:
-    return rect["x"] + rect["width"] / 2, rect["y"] + rect["height"] / 2
-
-
-def drag(front: FrontEnd, handle: Locator, right: float, down: float, release: bool = True) -> None:
-    x, y = middle(box(handle))
-    front.page.mouse.move(x, y)
-    front.page.mouse.down()
-    front.page.mouse.move(x + right / 2, y + down / 2)
-    front.page.mouse.move(x + right, y + down)
-    if release:
-        front.page.mouse.up()
-
-
-def handle(view: Locator, name: str) -> Locator:
-    return view.get_by_label(re.compile(f"^Extend {name}($|:)"))
 
 
 def said(front: FrontEnd) -> list[str]:
@@ -209,29 +185,4 @@ def test_the_frame_goes_by_keys_and_back_by_a_double_click(front: FrontEnd) -> N
     front.page.mouse.up()
     assert said(front)[-1] == "768x768"
     expect(view.locator(".or-extend-numbers")).to_have_text("768x768, 1:1 (nothing added)")
-    assert front.complaints == []
-
-
-def test_the_frame_on_the_node_itself_writes_into_its_widget(front: FrontEnd) -> None:
-    path = next(path for path in workflow_files() if path.stem == "Extend (preview model)")
-    front.load(load(path))
-    frame = front.page.locator(".or-extend")
-    expect(frame.locator(".or-extend-numbers")).to_have_text(re.compile("^1152x768, 3:2"))
-    front.fit_view()
-    front.page.wait_for_timeout(400)
-    before = next(node for node in front.nodes() if node["type"] == "OneRewardExtend")
-    px = 768 / box(frame.locator(".or-extend-source"))["width"]
-    front.screenshot("the frame on its node")
-    drag(front, handle(frame, "right"), 64 / px, 0)
-    expect(frame.locator(".or-extend-numbers")).to_have_text(
-        re.compile(r"left 192, right (256|248|264) px")
-    )
-    [task] = [n for n in front.prompt().values() if n["class_type"] == "OneRewardExtend"]
-    assert re.fullmatch("left 192, right (256|248|264)", task["inputs"]["extend_to"])
-    handle(frame, "top").focus()
-    front.page.keyboard.press("Shift+ArrowUp")
-    expect(frame.locator(".or-extend-numbers")).to_have_text(re.compile("left 192, top 64, right"))
-    front.screenshot("the frame on its node, dragged")
-    after = next(node for node in front.nodes() if node["type"] == "OneRewardExtend")
-    assert after["pos"] == before["pos"], "the node itself is not dragged"
     assert front.complaints == []

@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 import requests
-from comfy_browser import FrontEnd
+from comfy_browser import FrontEnd, each_front_end
 from comfy_scene import error_of, fill_on_fal, put_scene, succeeded
 from comfy_server import ComfyUI
 from fakes.fal_server import FalServer
 from playwright.sync_api import Locator, expect
 
-# What the dialog shows has nothing to do with how nodes are drawn: each front end once will do.
-FRONTS = [("1.32.9", "canvas"), ("newest", "nodes 2.0")]
-pytestmark = [
-    pytest.mark.comfy,
-    pytest.mark.browser,
-    pytest.mark.parametrize("front", FRONTS, indirect=True, ids=" ".join, scope="module"),
-]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
 PREFERENCES = "preferences.json"
 SEEDS = count(5000)  # ComfyUI runs the same graph only once

@@ -6,16 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from comfy_browser import FrontEnd
+from comfy_browser import FrontEnd, each_front_end
 from comfy_graph import Graph, fill_example, load, workflow_files
 
-# What draws the nodes makes no difference here.
-FRONTS = [("1.32.9", "canvas"), ("newest", "canvas")]
-pytestmark = [
-    pytest.mark.comfy,
-    pytest.mark.browser,
-    pytest.mark.parametrize("front", FRONTS, indirect=True, ids=" ".join),
-]
+pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
 EXAMPLE = {"filename": "example.png", "subfolder": "", "type": "input"}
 REQUEST = """async type => {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,12 +23,12 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "local_backend.server.app:deployment"
-START_SECONDS, STOP_SECONDS = 90.0, 30.0
+START_SECONDS = 180.0
 CPUS = 4  # as Ray counts them; the machine may have fewer
 
 
 class RayCluster:
-    """The server on painters of its own Ray.
+    """The server on workers of its own Ray.
 
         with RayCluster(tmp_path, min_replicas=2, max_replicas=2) as server:
             server.call("GET", "/health")
@@ -74,7 +73,7 @@ class RayCluster:
         return self._session.request(method, url, headers=headers, timeout=60, **more)
 
     def replicas(self, name: str) -> list[int]:
-        """The process ids of the `Painter`s, or of the `Head`s."""
+        """The process ids of the `Worker`s, or of the `Head`s."""
         title, found = f"ray::ServeReplica:default:{name}", []
         for process in _children(self._processes[0].pid):
             with suppress(psutil.NoSuchProcess):
@@ -127,19 +126,16 @@ class RayCluster:
         return process
 
     def _stop(self) -> None:
-        """`serve run` as Ctrl-C does; then the Ray, whose input ends, with all that is left."""
+        """The Ray ends, and with it all that runs on it."""
         self._session.close()
+        children = [child for process in self._processes for child in _children(process.pid)]
         for process in reversed(self._processes):
-            children = _children(process.pid)
-            if process is not self._processes[0]:
-                process.send_signal(signal.SIGINT)  # nothing, if it has ended
-            try:
-                process.communicate(timeout=STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-            for child in psutil.wait_procs(children, timeout=5)[1]:
+            process.kill()
+            process.communicate()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
                 child.kill()
+        psutil.wait_procs(children)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ from onereward_pack.nodes.errors import (
     OneRewardError,
     PartialFailureError,
     RemoteError,
+    at_fault,
 )
 
 
@@ -27,7 +28,11 @@ def drawn() -> dict[str, str | None]:
 
 
 def defined() -> dict[str, str | None]:
-    classes = [each for each in vars(errors).values() if isinstance(each, type)]
+    classes = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, BaseException)
+    ]
     found: dict[str, str | None] = {each.__name__: each.__bases__[0].__name__ for each in classes}
     return found | {"OneRewardError": None}
 
@@ -74,3 +79,12 @@ def test_a_partial_failure_may_be_billed_if_a_part_may(
     error = PartialFailureError("Some failed.", named)
     assert error.may_be_billed is billed and error.errors == named
     assert str(error) == "Some failed."
+
+
+def test_the_innermost_input_at_fault_is_named_and_the_error_stays_the_same() -> None:
+    error = InputError("The mask is 3x2.")
+    assert error.input is None
+    with pytest.raises(InputError) as raised, at_fault("image"), at_fault("mask"):
+        raise error
+    assert raised.value is error and error.input == "mask" and str(error) == "The mask is 3x2."
+    assert InputError("another").input is None

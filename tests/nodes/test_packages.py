@@ -76,7 +76,7 @@ def test_another_pack_s_broken_copy_is_named_with_its_reason(tmp_path: Path) -> 
 def test_a_copy_that_lacks_what_is_imported_is_at_fault_itself(tmp_path: Path) -> None:
     words = told(write_package(tmp_path, "diffusers", "__version__ = '0.36.0'\n"))
     assert words.startswith(f"MissingDependencyError diffusers 0.36.0 in {tmp_path} does not go")
-    assert "cannot import name" in words
+    assert re.search("cannot import name|No module named 'diffusers", words)
 
 
 def test_the_one_who_asked_is_at_fault_not_the_one_who_was_asked(tmp_path: Path) -> None:

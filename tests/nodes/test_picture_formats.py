@@ -7,17 +7,18 @@ from __future__ import annotations
 import io
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from onereward_pack.local_backend.server.messages import Failed
 from onereward_pack.local_backend.server.storage.decode import read_picture
+from onereward_pack.nodes.edit.plan import BatchSize
 from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.estimate import inputs
 from onereward_pack.nodes.image_io import (
     decode_image,
     decode_mask,
@@ -26,9 +27,6 @@ from onereward_pack.nodes.image_io import (
     mask_parts,
 )
 from PIL import ExifTags, Image, features
-
-if TYPE_CHECKING:
-    from onereward_pack.nodes.estimate import input_files as plan_files
 
 KINDS = ["PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "BMP", "GIF"]
 TURNED = [("JPEG", "RGB"), *product(["PNG", "WEBP", "TIFF"], ["RGB", "RGBA"])]
@@ -60,16 +58,10 @@ def close(pixels: torch.Tensor, channels: int | None) -> bool:
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """planning.files, whose folders are not asked for here; ComfyUI's loader is none yet."""
-    monkeypatch.setitem(sys.modules, "folder_paths", types.ModuleType("folder_paths"))
-    name = "onereward_pack.nodes.estimate.input_files"
-    monkeypatch.delitem(sys.modules, name, raising=False)
+def plan(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """estimate.inputs, while ComfyUI's loader is none yet."""
     monkeypatch.delitem(sys.modules, "nodes", raising=False)
-    from onereward_pack.nodes.estimate import input_files
-
-    yield input_files
-    sys.modules.pop(name, None)
+    return inputs
 
 
 @pytest.fixture(params=["PIL", "PyAV"])
@@ -112,11 +104,11 @@ def test_the_server_reads_a_picture_and_a_mask_in_every_format(kind: str) -> Non
 
 @pytest.mark.parametrize("kind", HERE)
 def test_the_plan_reads_a_picture_and_a_mask_in_every_format(
-    plan: plan_files, loader: str, tmp_path: Path, kind: str
+    plan: inputs, loader: str, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "picture"
     path.write_bytes(file_of(SCENE, kind))
-    assert plan.picture_size(str(path)) == plan.PictureSize(1, 24, 40)
+    assert plan.picture_size(str(path)) == BatchSize(1, 24, 40)
     assert close(plan.read_mask(str(path), "red") / 255, None)
     assert not plan.read_mask(str(path), "alpha").any()
 
@@ -124,7 +116,7 @@ def test_the_plan_reads_a_picture_and_a_mask_in_every_format(
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("kind", "mode"), TURNED)
 def test_a_turned_picture_is_upright_and_planned_so(
-    plan: plan_files, tmp_path: Path, mode: str, kind: str, orientation: int
+    plan: inputs, tmp_path: Path, mode: str, kind: str, orientation: int
 ) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -135,7 +127,7 @@ def test_a_turned_picture_is_upright_and_planned_so(
     size = (24, 40) if orientation < 5 else (40, 24)
     decoded = decode_image(path.read_bytes())
     assert decoded.shape[1:3] == size
-    assert plan.picture_size(str(path)) == plan.PictureSize(1, *size)
+    assert plan.picture_size(str(path)) == BatchSize(1, *size)
     red = plan.read_mask(str(path), "red")
     assert (red / 255 - decoded[..., 0]).abs().max() < 0.01
     # What is told from a turned picture is where its corner goes.
@@ -182,7 +174,7 @@ def test_a_transparent_colour_is_transparent_in_pictures_and_masks(mode: str) ->
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_a_transparent_colour_is_a_mask_where_the_running_comfyui_makes_one(
-    plan: plan_files, loader: str, tmp_path: Path, mode: str
+    plan: inputs, loader: str, tmp_path: Path, mode: str
 ) -> None:
     path = tmp_path / "keyed.png"
     path.write_bytes(keyed(mode))
@@ -194,7 +186,7 @@ def test_a_transparent_colour_is_a_mask_where_the_running_comfyui_makes_one(
 
 
 def test_a_palette_without_transparency_has_an_empty_mask(
-    plan: plan_files, loader: str, tmp_path: Path
+    plan: inputs, loader: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "palette.png"
     SCENE.quantize(4).save(path)
@@ -202,7 +194,7 @@ def test_a_palette_without_transparency_has_an_empty_mask(
 
 
 def test_pages_and_frames_are_counted_as_the_running_comfyui_loads_them(
-    plan: plan_files, loader: str, tmp_path: Path
+    plan: inputs, loader: str, tmp_path: Path
 ) -> None:
     more = [SCENE.transpose(Image.Transpose.ROTATE_180), SCENE.resize((20, 12))]
     pages, frames, views = (tmp_path / name for name in ("pages.tiff", "frames.png", "views.mpo"))

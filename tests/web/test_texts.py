@@ -1,4 +1,4 @@
-"""The words of the pack: help pages, their pictures and the errors they quote, and the locales."""
+"""The texts of the pack: help pages, their pictures and the errors they quote, and the locales."""
 
 from __future__ import annotations
 
@@ -66,24 +66,24 @@ def texts() -> Iterator[str]:
 TEXTS = tuple(texts())
 
 
-def said_by(message: str) -> bool:
-    """Whether the code has a text with these words in this order; "..." stands for anything."""
+def is_message(message: str) -> bool:
+    """Whether the code has a message with this text; "..." stands for anything."""
     pieces = [re.escape(piece) for piece in re.split(r"\s*\.\.\.\s*", message) if piece]
     return any(re.search(".*".join(pieces), text, re.DOTALL) for text in TEXTS)
 
 
-def shape(words: Any) -> Any:
+def shape(tree: Any) -> Any:
     """Keys only."""
-    return {key: shape(value) for key, value in words.items()} if isinstance(words, dict) else None
+    return {key: shape(value) for key, value in tree.items()} if isinstance(tree, dict) else None
 
 
 def locale(language: str, name: str) -> dict[str, Any]:
-    words: dict[str, Any] = json.loads((LOCALES / language / name).read_text("utf-8"))
-    return words
+    tree: dict[str, Any] = json.loads((LOCALES / language / name).read_text("utf-8"))
+    return tree
 
 
-def leaves(words: Any) -> Iterator[str]:
-    for value in words.values():
+def leaves(tree: Any) -> Iterator[str]:
+    for value in tree.values():
         if isinstance(value, dict):
             yield from leaves(value)
         else:
@@ -104,12 +104,10 @@ def test_a_help_page_has_all_its_parts(node: str, language: str) -> None:
 
 @each_language
 @each_node
-def test_a_help_page_quotes_three_errors_that_the_pack_really_says(
-    node: str, language: str
-) -> None:
+def test_a_help_page_quotes_three_errors_of_the_pack(node: str, language: str) -> None:
     messages = quoted(page(node, language))
     assert len(messages) >= 3
-    assert [message for message in messages if not said_by(message)] == []
+    assert [message for message in messages if not is_message(message)] == []
 
 
 @each_node
@@ -117,9 +115,9 @@ def test_both_languages_quote_the_same_errors(node: str) -> None:
     assert quoted(page(node, "zh")) == quoted(page(node, "en"))
 
 
-def test_an_error_that_the_pack_does_not_say_is_noticed() -> None:
-    assert said_by("Mask is ..., but the picture is ...")
-    assert not said_by("Mask is ..., but the picture was ...")
+def test_a_quote_that_is_no_error_of_the_pack_is_noticed() -> None:
+    assert is_message("Mask is ..., but the picture is ...")
+    assert not is_message("Mask is ..., but the picture was ...")
 
 
 @each_node
@@ -153,16 +151,16 @@ def test_a_locale_has_every_node_and_nothing_that_vue_i18n_reads_as_its_own_sign
 
 
 @each_node
-def test_the_chinese_words_of_a_node_are_chinese(node: str) -> None:
-    words = locale("zh", "nodeDefs.json")[node]
-    inputs = words.get("inputs", {}).values()
+def test_the_chinese_texts_of_a_node_are_chinese(node: str) -> None:
+    entry = locale("zh", "nodeDefs.json")[node]
+    inputs = entry.get("inputs", {}).values()
     tooltips = [
-        part["tooltip"] for part in (*inputs, *words["outputs"].values()) if "tooltip" in part
+        part["tooltip"] for part in (*inputs, *entry["outputs"].values()) if "tooltip" in part
     ]
     chinese = re.compile(r"[\u4e00-\u9fff]")
-    for text in (words["display_name"], words["description"], *tooltips):
+    for text in (entry["display_name"], entry["description"], *tooltips):
         assert chinese.search(text), text
-    assert page(node, "zh").startswith(f"# {words['display_name']}\n")
+    assert page(node, "zh").startswith(f"# {entry['display_name']}\n")
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("subgraphs/*.json")), ids=lambda path: path.stem)

@@ -1,4 +1,5 @@
-// What the pack adds to ComfyUI's page: a panel on every task node, settings, and a menu entry.
+// The entry that ComfyUI loads: registers the extension, with a panel on every task node, the settings
+// page, a menu entry and commands.
 
 import { app, listen } from "./lib/comfy.mjs"
 import { commands, menuItems, toolboxCommands } from "./panel/edit_menu.mjs"
@@ -6,7 +7,7 @@ import { addCustomNodeDefs, translateNode } from "./lib/locale_fallback.mjs"
 import { NodePanel, isTaskNode } from "./panel/panel.mjs"
 import { settings } from "./settings/settings.mjs"
 
-const LOOK_EVERY = 500 // ms
+const POLL_INTERVAL = 500 // ms
 const panels = new Set()
 
 function attach(node) {
@@ -19,18 +20,18 @@ function attach(node) {
   }
 }
 
-function follow(event, tell) {
+function forward(event, notify) {
   listen(event, (detail) => {
-    for (const panel of panels) tell(panel, detail)
+    for (const panel of panels) notify(panel, detail)
   })
 }
 
-/** What a node depends on is spread over the graph: looking costs less than following every wire. */
-function look() {
+/** What a node depends on is spread over the graph: polling costs less than a listener on every link. */
+function poll() {
   if (document.hidden) return
   for (const panel of panels) {
-    if (panel.gone) panels.delete(panel)
-    else panel.look()
+    if (panel.removed) panels.delete(panel)
+    else panel.poll()
   }
 }
 
@@ -48,13 +49,13 @@ app.registerExtension({
   },
 
   setup() {
-    follow("execution_start", (panel) => panel.runs.reset())
-    follow("execution_cached", (panel, detail) => panel.runs.cached(detail))
-    follow("executing", (panel, id) => panel.runs.executing(id))
-    follow("progress", (panel, detail) => panel.runs.step(detail))
-    follow("execution_error", (panel, detail) => panel.runs.failed(detail))
-    follow("execution_interrupted", (panel) => panel.runs.stopped())
-    follow("onereward.preview", (panel, detail) => panel.runs.preview(detail))
-    setInterval(look, LOOK_EVERY)
+    forward("execution_start", (panel) => panel.runs.reset())
+    forward("execution_cached", (panel, detail) => panel.runs.cached(detail))
+    forward("executing", (panel, id) => panel.runs.executing(id))
+    forward("progress", (panel, detail) => panel.runs.step(detail))
+    forward("execution_error", (panel, detail) => panel.runs.failed(detail))
+    forward("execution_interrupted", (panel) => panel.runs.stopped())
+    forward("onereward.preview", (panel, detail) => panel.runs.preview(detail))
+    setInterval(poll, POLL_INTERVAL)
   },
 })

@@ -6,6 +6,7 @@ import io
 import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ def _shape(shape: str, rgb: tuple[int, int, int]) -> Pixels:
     shade = np.linspace(1.06, 0.90, side)[:, None, None]
     pixels = np.clip(np.array(rgb)[None, None] * shade, 0, 255) * np.ones((side, side, 1))
     alpha = shape_alpha(shape, side)[..., None] * 255
-    return np.concatenate([pixels, alpha], -1).round().astype(np.uint8)
+    rgba: Pixels = np.concatenate([pixels, alpha], -1).round().astype(np.uint8)
+    return rgba
 
 
 def word_alpha(text: str, font_path: Path) -> tuple[Pixels, float, float]:
@@ -119,6 +121,8 @@ def build_assets(
     words = _all_words(seed)
     drawn = [word_alpha(word, text_font) for word in words]
     photos = [_photo(photos_folder / name) for name in PHOTOS] if photos_folder else []
+    # Any: by its type, an array among keywords could meet the flag allow_pickle
+    numbered: dict[str, Any] = {f"photo{i}": photo for i, photo in enumerate(photos)}
     np.savez_compressed(
         path,
         sprites=np.stack(sprites),
@@ -128,7 +132,7 @@ def build_assets(
         word_alpha=np.stack([alpha for alpha, _, _ in drawn]),
         word_fit=np.array([(wide, high) for _, wide, high in drawn], np.float32),
         n_photos=np.array(len(photos)),
-        **{f"photo{i}": photo for i, photo in enumerate(photos)},
+        **numbered,
     )
     counts = (len(sprites), len(words), len(photos), path)
     log.info("assets: %d sprites, %d words, %d photos -> %s", *counts)

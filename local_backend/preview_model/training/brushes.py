@@ -50,7 +50,7 @@ class Brushes:
         amplitude = 1 / (fx**2 + fy**2).sqrt().clamp(min=1) ** beta
         shape = (n, channels, side, side)
         white = torch.randn(shape, device=self.device, generator=self.generator)
-        field = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(side, side))
+        field: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(side, side))
         deviation = field.std((2, 3), keepdim=True).clamp(min=1e-6)
         return (field - field.mean((2, 3), keepdim=True)) / deviation
 
@@ -59,7 +59,7 @@ class Brushes:
         side = self.size
         fx = torch.fft.rfftfreq(side, device=self.device).view(1, 1, 1, -1) * side
         white = torch.randn(n, 1, 1, side, device=self.device, generator=self.generator)
-        line = torch.fft.irfft(torch.fft.rfft(white) / fx.clamp(min=1) ** beta, n=side)
+        line: Tensor = torch.fft.irfft(torch.fft.rfft(white) / fx.clamp(min=1) ** beta, n=side)
         deviation = line.std(-1, keepdim=True).clamp(min=1e-6)
         return (line - line.mean(-1, keepdim=True)) / deviation
 

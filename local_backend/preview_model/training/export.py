@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from safetensors.torch import load, save_file
 
 from .models import SCHEDULER_CONFIG, Denoiser, load_denoiser, load_vae

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import Tensor
 
 from .grid import save_grid
@@ -39,7 +42,7 @@ def _timesteps(
         config["max_image_seq_len"] - config["base_image_seq_len"]
     )
     mu = config["base_shift"] + slope * (tokens - config["base_image_seq_len"])
-    sigmas = np.linspace(1.0, 1 / steps, steps)
+    sigmas: list[float] = np.linspace(1.0, 1 / steps, steps).tolist()
     scheduler.set_timesteps(sigmas=sigmas, device=device, mu=mu)
     timesteps: Tensor = scheduler.timesteps
     return timesteps
@@ -95,10 +98,10 @@ def draw_held_out(
     image, mask = scenes.image, scenes.mask
     config = vae.config
     posterior = vae.encode((image * 2 - 1) * (1 - mask)).latent_dist
-    masked = (posterior.sample() - config.shift_factor) * config.scaling_factor
+    masked = (posterior.sample() - config["shift_factor"]) * config["scaling_factor"]
     negative = torch.full_like(scenes.caption, bank.captions.negative)
     latents = sample(model, ids, scenes.caption, negative, masked, mask, sheet)
-    latents = latents / config.scaling_factor + config.shift_factor
+    latents = latents / config["scaling_factor"] + config["shift_factor"]
     result = vae.decode(latents).sample.float().clamp(-1, 1) / 2 + 0.5
     removed = scenes.task == TASKS.index("remove")
     mse = (((result - image) ** 2) * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)))

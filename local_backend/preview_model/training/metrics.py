@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import FluxFillPipeline
+from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline
 from torch import Tensor
 
 from .classifier import HELD_OUT, accuracy, crop_box, load_classifier

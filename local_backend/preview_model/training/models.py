@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -55,7 +56,8 @@ TIED = "text_encoder_2.encoder.embed_tokens.weight"
 
 def make_vae() -> AutoencoderKL:
     """An untrained VAE: f8, 16 channels."""
-    return AutoencoderKL(**VAE_CONFIG)
+    vae: AutoencoderKL = AutoencoderKL(**VAE_CONFIG)
+    return vae
 
 
 def load_vae(work: Path, device: torch.device | str) -> AutoencoderKL:
@@ -68,11 +70,13 @@ def load_vae(work: Path, device: torch.device | str) -> AutoencoderKL:
     vae.register_to_config(
         shift_factor=float(meta["shift_factor"]), scaling_factor=float(meta["scaling_factor"])
     )
-    return vae.to(device).eval().requires_grad_(False)
+    module: torch.nn.Module = vae  # diffusers' own `to` is typed as a function
+    module.to(device)
+    return vae.eval().requires_grad_(False)
 
 
 def _clip_model(vocabulary: int, start: int, end: int) -> CLIPTextModel:
-    config = CLIPTextConfig(
+    config: dict[str, Any] = dict(
         vocab_size=vocabulary,
         hidden_size=96,
         intermediate_size=256,
@@ -85,11 +89,11 @@ def _clip_model(vocabulary: int, start: int, end: int) -> CLIPTextModel:
         pad_token_id=end,
         attn_implementation="eager",
     )
-    return CLIPTextModel(config)
+    return CLIPTextModel(CLIPTextConfig(**config))
 
 
 def _t5_model(vocabulary: int) -> T5EncoderModel:
-    config = T5Config(
+    config: dict[str, Any] = dict(
         vocab_size=vocabulary,
         d_model=128,
         d_kv=32,
@@ -107,7 +111,7 @@ def _t5_model(vocabulary: int) -> T5EncoderModel:
         relative_attention_max_distance=64,
         attn_implementation="eager",
     )
-    return T5EncoderModel(config)
+    return T5EncoderModel(T5Config(**config))
 
 
 class Denoiser(torch.nn.Module):

@@ -25,7 +25,8 @@ def _orthogonal(gradient: Tensor) -> Tensor:
     x = gradient.bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    length: Tensor = x.norm(dim=(1, 2), keepdim=True)
+    x = x / (length + 1e-7)
     for _ in range(5):
         a = x @ x.mT
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
@@ -36,7 +37,7 @@ class Muon:
     """One optimizer over a whole model; `muon=False` leaves all of it to AdamW."""
 
     def __init__(self, model: torch.nn.Module, rate: float, muon: bool = True) -> None:
-        matrices: dict[tuple[int, ...], list[Parameter]] = {}
+        matrices: dict[tuple[int, ...], list[Tensor]] = {}
         rest: list[Parameter] = []
         for name, parameter in model.named_parameters():
             if muon and _is_hidden(name, parameter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from .scenes import SceneBank
@@ -71,6 +71,6 @@ class Producer:
         mean, logvar = moments.chunk(2, 1)
         latents = mean + (0.5 * logvar.clamp(-30, 20)).exp() * torch.randn_like(mean)
         config = self.vae.config
-        latents = (latents - config.shift_factor) * config.scaling_factor
+        latents = (latents - config["shift_factor"]) * config["scaling_factor"]
         target, masked = latents.chunk(2)
         pool.put(target, masked, scenes.mask, scenes.caption, scenes.task)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxFillPipeline
-from diffusers.pipelines.flux.pipeline_flux_fill import calculate_shift
+from diffusers.pipelines.flux.pipeline_flux_fill import FluxFillPipeline, calculate_shift
 from torch import Tensor
 
 CAPTION_LENGTH = 32

@@ -7,16 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import regex
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
-from transformers import CLIPTokenizer, CLIPTokenizerFast, PreTrainedTokenizerFast
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from .captions import build_captions
 from .vocabulary import WORDS
+
+if TYPE_CHECKING:  # transformers 5 adds the old name only when it is asked for
+    CLIPTokenizerFast = CLIPTokenizer
+else:
+    from transformers import CLIPTokenizerFast
 
 CLIP_MERGES = 900
 #: training length of a caption in tokens; longer T5 inputs are mixed in
@@ -160,7 +166,7 @@ def caption_ids(work: Path, texts: Sequence[str], device: torch.device) -> Capti
     clip = CLIPTokenizerFast.from_pretrained(str(work / "tokenizer"))
     file = str(work / "tokenizer_2" / "tokenizer.json")
     t5 = PreTrainedTokenizerFast(tokenizer_file=file, **_SPECIAL)
-    ids = [
+    clip_ids, t5_ids = [
         tokenizer(
             list(texts),
             padding="max_length",
@@ -170,4 +176,4 @@ def caption_ids(work: Path, texts: Sequence[str], device: torch.device) -> Capti
         ).input_ids.to(device)
         for tokenizer in (clip, t5)
     ]
-    return CaptionIds(*ids, len(clip), len(t5), clip.bos_token_id, clip.eos_token_id)
+    return CaptionIds(clip_ids, t5_ids, len(clip), len(t5), clip.bos_token_id, clip.eos_token_id)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from .held_out import Sheet, draw_held_out
 from .models import Denoiser, load_denoiser, load_vae, save_half
@@ -167,7 +168,8 @@ class ModelTraining:
     def _eager(self, wanted: bool) -> AbstractContextManager[object]:
         """Sizes and lengths other than the main ones run without the compiler."""
         if wanted and self.compiled:
-            return torch.compiler.set_stance("force_eager")
+            eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+            return eager
         return contextlib.nullcontext()
 
     def _choose(self) -> tuple[int, int, int]:
@@ -197,7 +199,7 @@ class ModelTraining:
         with self._eager(k > 0 or length != CAPTION_LENGTH):
             loss = self.objective(pool, index, length)
             torch.autograd.backward(loss.total)
-        parameters = list(self.model.parameters())
+        parameters: list[Tensor] = list(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step(self._rate(progress))
         self.model.zero_grad(set_to_none=True)

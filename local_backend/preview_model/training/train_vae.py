@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from .grid import save_grid
@@ -82,7 +82,9 @@ class VaeTraining:
         self.on_gpu = options.device.type != "cpu"
         scale = self.scale
         self.bank = SceneBank(options.assets, options.device, scale.per_class, scale.bg_size, SEED)
-        self.vae = make_vae().to(options.device).to(memory_format=torch.channels_last)
+        self.vae = make_vae()
+        module: torch.nn.Module = self.vae  # diffusers' own `to` is typed as a function
+        module.to(options.device).to(memory_format=torch.channels_last)
         self.parameters = list(self.vae.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=RATE, betas=(0.9, 0.99), weight_decay=1e-4, fused=self.on_gpu
@@ -166,7 +168,8 @@ def normalize_latents(vae: AutoencoderKL, held: SceneBank, scale: VaeScale) -> d
     latents = torch.cat([vae.encode(x).latent_dist.mean for x in images])
     deviation = latents.std((0, 2, 3))
     channels = VAE_CONFIG["latent_channels"]
-    weight, bias = vae.encoder.conv_out.weight, vae.encoder.conv_out.bias
+    last = vae.encoder.conv_out
+    weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
     weight[:channels] /= deviation.view(-1, 1, 1, 1)
     bias[:channels] /= deviation
     bias[channels:] -= 2 * deviation.log()

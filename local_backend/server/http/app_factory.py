@@ -20,10 +20,10 @@ from starlette.types import ASGIApp
 from .. import errors
 from ..database import open_database
 from ..keys import Keys
-from ..messages import Answer, Pool
+from ..messages import Answer, WorkerPool
 from ..queue.dispatcher import Dispatcher, new_owner, patiently
-from ..queue.leases import Claims
-from ..queue.notifications import Watch
+from ..queue.leases import Leases
+from ..queue.notifications import Notifier
 from ..queue.store import JobStore
 from ..settings import Settings
 from ..storage.files import Files
@@ -41,15 +41,15 @@ SWEEP = 60.0  # seconds between two looks for what has expired
 class Head:
     """The parts of one head. Opens the database, and raises InputError if it cannot."""
 
-    def __init__(self, settings: Settings, pool: Pool) -> None:
+    def __init__(self, settings: Settings, pool: WorkerPool) -> None:
         self.settings = settings
         self.engine: Engine = open_database(settings)
         self.keys, self.files = Keys(self.engine), Files(self.engine, settings)
-        self.store, self.watch = JobStore(self.engine), Watch()
-        self.claims = Claims(self.engine, new_owner())
+        self.store, self.notifier = JobStore(self.engine), Notifier()
+        self.leases = Leases(self.engine, new_owner())
         self.dispatcher = Dispatcher(
-            self.store, self.claims, self.files,
-            partial(fetch, settings=settings, own=self.files), pool, self.watch, settings,
+            self.store, self.leases, self.files,
+            partial(fetch, settings=settings, own=self.files), pool, self.notifier, settings,
         )  # fmt: skip
         self.at_work: list[Task[None]] = []
 
@@ -70,7 +70,7 @@ class Head:
     async def _sweep(self) -> None:
         while True:
             await patiently(self.files.sweep)
-            await patiently(self.claims.forget)
+            await patiently(self.leases.forget)
             await asyncio.sleep(SWEEP)
 
     def check(self) -> None:
@@ -96,7 +96,7 @@ def make_app(head: Head) -> ASGIApp:
         description="fal's protocol for mask-guided edits on your own machines.",
         lifespan=head.lifespan,
     )
-    queue = Queue(head.store, head.dispatcher, head.watch, settings)
+    queue = Queue(head.store, head.dispatcher, head.notifier, settings)
     key = require_key(head.keys)
 
     @app.get("/health", tags=["server"], summary="Whether the server works, and its load")

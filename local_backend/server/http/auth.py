@@ -1,4 +1,4 @@
-"""Who may ask: the routes' dependencies on a key, or on the token that stands for it."""
+"""Authorisation: the routes' dependencies on a key, or on the upload token that stands for it."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LINGER = 2.0  # seconds in which a client may go on sending, so that it hears why not
-_SMALL = 2 * MEGABYTE  # the words about an upload, which are read before the key is looked at
+_SMALL = 2 * MEGABYTE  # JSON about an upload, which is read before the key is checked
 _UPLOAD = re.compile(r"/files/upload/?|/upload/[^/]+(/multipart/\d+)?/?|/files/[^/]+/multipart/.*")
-_WORDS = re.compile(r"/storage/.*|.*/multipart/([^/]+/)?complete/?")
+_ABOUT_UPLOADS = re.compile(r"/storage/.*|.*/multipart/([^/]+/)?complete/?")
 
 
 class BodyLimit:
     """ASGI middleware: 413 for a body over `max_body_mb`, or an upload over `max_upload_mb`,
-    whether its length is told beforehand or found out."""
+    whether Content-Length declares it or the body turns out so long."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app, self._settings = app, settings
@@ -39,8 +39,8 @@ class BodyLimit:
             return
         most = self._most(scope["path"])
         body = _Body(receive, send, most)
-        told = Headers(scope=dict(scope)).get("content-length", "")
-        if told.isdecimal() and (len(told) > 15 or int(told) > most):
+        declared = Headers(scope=dict(scope)).get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 15 or int(declared) > most):
             await body.refuse()
             return
         try:
@@ -50,7 +50,7 @@ class BodyLimit:
                 raise
 
     def _most(self, path: str) -> int:
-        if _WORDS.fullmatch(path):
+        if _ABOUT_UPLOADS.fullmatch(path):
             return min(_SMALL, self._settings.max_body_mb * MEGABYTE)
         upload = _UPLOAD.fullmatch(path)
         return (self._settings.max_upload_mb if upload else self._settings.max_body_mb) * MEGABYTE

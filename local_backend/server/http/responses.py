@@ -31,7 +31,7 @@ def urls(job: Job, settings: Settings) -> dict[str, str]:
 
 
 def submission(job: Job, ahead: int, settings: Settings) -> Answer:
-    """What a submit is told."""
+    """The answer to a submission."""
     ids = {"request_id": job.id, "gateway_request_id": job.id}
     place = {"status": "IN_QUEUE", "queue_position": ahead}
     return Answer(200, {**place, **ids, **urls(job, settings)})

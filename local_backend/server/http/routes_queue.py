@@ -19,7 +19,7 @@ from .. import errors
 from ..messages import Answer
 from ..queue.dispatcher import Dispatcher
 from ..queue.job_rows import DONE, QUEUED, Job
-from ..queue.notifications import Watch
+from ..queue.notifications import Notifier
 from ..queue.store import JobStore, QueueFullError
 from ..schemas import ErrorDetail, OneRewardInput, OneRewardOutput, QueueAnswer, Status, Submission
 from ..settings import Settings
@@ -28,7 +28,7 @@ from .responses import NOT_FOUND, reply
 from .submit import bad_request, read_job
 
 KEEP_ALIVE = 10.0  # seconds of silence on a stream before a comment is sent
-GLANCE = 0.5  # seconds between two looks for news of another head
+POLL = 0.5  # seconds between two looks for what another head did
 WRITTEN_ON = {"1": True, "true": True, "0": False, "false": False}
 NOT_READY = Answer(400, {"detail": "Request is still in progress"})
 BODY = {
@@ -50,9 +50,9 @@ class Queue:
     """What the routes of the queue and of direct runs share."""
 
     def __init__(
-        self, store: JobStore, dispatcher: Dispatcher, watch: Watch, settings: Settings
+        self, store: JobStore, dispatcher: Dispatcher, notifier: Notifier, settings: Settings
     ) -> None:
-        self.store, self.dispatcher, self.watch = store, dispatcher, watch
+        self.store, self.dispatcher, self.notifier = store, dispatcher, notifier
         self.settings = settings
 
     async def submit(self, request: Request, key_id: str) -> tuple[Job, int] | Answer:
@@ -96,10 +96,10 @@ class Queue:
 
     def result(self, job: Job) -> Response:
         """The answer of a job, its pictures or its error."""
-        kept = self.store.answer(job.number) if job.state == DONE else None
-        if kept is None:
+        stored = self.store.answer(job.number) if job.state == DONE else None
+        if stored is None:
             return reply(NOT_READY, job.id)
-        code, headers, body = kept
+        code, headers, body = stored
         sent = {**headers, responses.REQUEST_ID: job.id}
         return Response(body, code, sent, "application/json")
 
@@ -112,7 +112,7 @@ class Queue:
         """Server-sent events: the status whenever it changes, with the lines that are new."""
         lines, spoke = 0, time.monotonic()
         seen: Mapping[str, Any] = {}
-        with self.watch.listen(job.number) as news:
+        with self.notifier.listen(job.number) as subscription:
             while True:
                 found = await to_thread(self.store.find, job.id, key_id)
                 if found is None:
@@ -127,18 +127,18 @@ class Queue:
                     spoke = time.monotonic()
                 if found.state == DONE:
                     return
-                await news.wait(GLANCE)
+                await subscription.wait(POLL)
 
     async def until_done(self, job: Job, key_id: str, request: Request) -> Job | None:
         """The job when it is done; None if the client hung up, so that nobody waits for it."""
-        with self.watch.listen(job.number) as news:
+        with self.notifier.listen(job.number) as subscription:
             while True:
                 found = await to_thread(self.store.find, job.id, key_id)
                 if found is None or found.state == DONE:
                     return found
                 if await request.is_disconnected():
                     return None
-                await news.wait(GLANCE)
+                await subscription.wait(POLL)
 
 
 def make_router(queue: Queue, key: Any) -> APIRouter:
@@ -147,7 +147,7 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
 
     @router.post(
         endpoint, response_model=Submission, responses=ERRORS, openapi_extra=BODY,
-        summary="Send a job. Mistakes in its input are told with its result",
+        summary="Send a job. Mistakes in its input come with its result",
     )  # fmt: skip
     async def submit(request: Request, key_id: str = Depends(key)) -> Response:
         accepted = await queue.submit(request, key_id)
@@ -180,10 +180,10 @@ def make_router(queue: Queue, key: Any) -> APIRouter:
         job = await to_thread(queue.find, request_id, key_id)
         if job is None:
             return reply(NOT_FOUND)
-        said = await to_thread(queue.cancel, job)
+        answer = await to_thread(queue.cancel, job)
         queue.dispatcher.cancel(job.number)
-        queue.watch.notify(job.number)
-        return reply(said, job.id)
+        queue.notifier.notify(job.number)
+        return reply(answer, job.id)
 
     @route("/response", "GET", response_model=OneRewardOutput, responses={**ERRORS, **GONE})
     @route("", "GET", response_model=OneRewardOutput, responses={**ERRORS, **GONE})

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
@@ -21,15 +22,6 @@ from ..storage.expiry import lifetime
 from ..storage.files import IMAGE_TYPES, OTHER_TYPE, Files, UploadError
 from ..storage.uploads import MOST_PARTS, complete, store, store_part
 from .auth import REFUSED, require_key, require_key_or_token
-from .storage_schemas import (
-    Initiate,
-    InitiateAnswer,
-    MultipartAnswer,
-    Part,
-    Parts,
-    TokenAnswer,
-    UploadAnswer,
-)
 
 Number = Annotated[int, Path(ge=1, le=MOST_PARTS)]
 StorageType = Annotated[str, Query(description="`fal-cdn-v3` or `gcs`: both are this server")]
@@ -48,6 +40,40 @@ FILE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private",
 }
+
+
+class TokenAnswer(BaseModel):
+    token: str
+    token_type: Literal["Bearer"] = "Bearer"
+    base_url: str
+    expires_at: str = Field(description="ISO 8601 with an offset")
+
+
+class Initiate(BaseModel):
+    content_type: Annotated[str, Field(max_length=200)]
+    file_name: Annotated[str, Field(max_length=1024)]
+
+
+class InitiateAnswer(BaseModel):
+    upload_url: str = Field(description="PUT the bytes there; it needs no key and works once")
+    file_url: str
+
+
+class UploadAnswer(BaseModel):
+    access_url: str
+
+
+class MultipartAnswer(UploadAnswer):
+    uploadId: str
+
+
+class Part(BaseModel):
+    partNumber: Annotated[int, Field(ge=1, le=MOST_PARTS)]
+    etag: Annotated[str, Field(max_length=100)]
+
+
+class Parts(BaseModel):
+    parts: Annotated[list[Part], Field(min_length=1, max_length=MOST_PARTS)]
 
 
 def make_router(files: Files, keys: Keys, settings: Settings) -> APIRouter:
@@ -213,9 +239,9 @@ def _download(router: APIRouter, files: Files) -> None:
 def _begin(
     files: Files, settings: Settings, key_id: str, request: Request, content_type: str | None
 ) -> str:
-    said = request.headers.get("content-type", "") if content_type is None else content_type
+    declared = request.headers.get("content-type", "") if content_type is None else content_type
     with _refusals():
-        return files.begin(key_id, said, lifetime(request.headers, settings))
+        return files.begin(key_id, declared, lifetime(request.headers, settings))
 
 
 def _upload_id(name: str) -> str:

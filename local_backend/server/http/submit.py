@@ -1,4 +1,4 @@
-"""A submit as it arrives: its body and headers as a job, or what is wrong with them."""
+"""Reads a submission: its body and headers become a job, or a refusal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..schemas import OneRewardInput, check_input, parse_json, unknown_fields
 from ..settings import Settings
 from ..storage.expiry import lifetime
 
-PRIVATE_SECONDS = 3600.0  # how long a job that is not to be stored is kept, for its client to fetch
+PRIVATE_SECONDS = 3600.0  # how long the result of a job that is not to be stored can be fetched
 YES = ("1", "true", "yes")
 PRIORITIES = ("normal", "low")
 

@@ -17,14 +17,23 @@ from typing import Any, ParamSpec, TypeVar
 from sqlalchemy.exc import OperationalError
 
 from .. import errors
-from ..messages import Answer, Done, Failed, Line, PainterLostError, Pool, Started, Work
+from ..messages import (
+    Answer,
+    Done,
+    Failed,
+    LogLine,
+    PaintRequest,
+    Started,
+    WorkerLostError,
+    WorkerPool,
+)
 from ..schemas import PICTURES, OneRewardInput, check_input, parse_json
 from ..settings import Settings
 from ..storage.files import Files
 from ..storage.url_fetch import FetchError
 from .job_rows import CANCELLED, Job
-from .leases import Claims
-from .notifications import Watch, set_or_late
+from .leases import Leases
+from .notifications import Notifier, set_or_late
 from .store import JobStore
 
 LOG = logging.getLogger("onereward")
@@ -47,23 +56,23 @@ class Dispatcher:
     def __init__(
         self,
         store: JobStore,
-        claims: Claims,
+        leases: Leases,
         files: Files,
         fetch: Fetch,
-        pool: Pool,
-        watch: Watch,
+        pool: WorkerPool,
+        notifier: Notifier,
         settings: Settings,
     ) -> None:
-        self._store, self._claims, self._files, self._fetch = store, claims, files, fetch
-        self._pool, self._watch, self._settings = pool, watch, settings
+        self._store, self._leases, self._files, self._fetch = store, leases, files, fetch
+        self._pool, self._notifier, self._settings = pool, notifier, settings
         self._jobs: dict[int, Task[Answer | None]] = {}
-        self._stopped: dict[int, Answer] = {}  # what a job that we stop is told
+        self._stopped: dict[int, Answer] = {}  # the answer to a job that we stop
         self._ends: set[Task[None]] = set()
-        self._news = asyncio.Event()
+        self._wakeup = asyncio.Event()
 
     def wake(self) -> None:
         """There is a new job."""
-        self._news.set()
+        self._wakeup.set()
 
     def cancel(self, number: int) -> None:
         """Stop a job, if it is one of this head's."""
@@ -74,12 +83,12 @@ class Dispatcher:
         looked = -TICK
         try:
             while True:
-                self._news.clear()
+                self._wakeup.clear()
                 await self._claim()
                 if time.monotonic() - looked >= TICK:
                     await self._housekeeping()
                     looked = time.monotonic()
-                await set_or_late(self._news, TICK)
+                await set_or_late(self._wakeup, TICK)
         finally:
             for task in self._jobs.values():
                 task.cancel()
@@ -87,16 +96,16 @@ class Dispatcher:
                 await asyncio.wait(self._ends)
 
     async def _housekeeping(self) -> None:
-        """Say that this head lives, take over from those that do not, and hear of cancels."""
-        for number in await patiently(self._claims.reclaim):
-            self._watch.notify(number)
-        mine = await patiently(self._claims.renew)
+        """Renew the lease, take over the jobs of heads that are gone, and stop cancelled jobs."""
+        for number in await patiently(self._leases.reclaim):
+            self._notifier.notify(number)
+        mine = await patiently(self._leases.renew)
         for number in set(self._jobs) - mine:
             self._stop(number, CANCELLED)
 
     async def _claim(self) -> None:
         room = self._pool.capacity - len(self._jobs)
-        for job in await patiently(self._claims.claim, room) if room > 0 else ():
+        for job in await patiently(self._leases.claim, room) if room > 0 else ():
             self._jobs[job.number] = asyncio.create_task(self._answer(job))
             end = asyncio.create_task(self._end(job))
             self._ends.add(end)
@@ -116,14 +125,12 @@ class Dispatcher:
         if task.cancelled():
             answer = self._stopped.get(number)
             if answer is None:  # this head is being stopped
-                await patiently(self._claims.give_back, number)
-        elif isinstance(error := task.exception(), PainterLostError):
+                await patiently(self._leases.give_back, number)
+        elif isinstance(error := task.exception(), WorkerLostError):
             answer = None
-            LOG.warning("Job %s: painter %s is gone", job.id, error.painter)
-            why = (
-                f"The painter {error.painter} stopped in the middle; the job runs again on another."
-            )
-            await patiently(self._claims.lost, number, why)
+            LOG.warning("Job %s: worker %s is gone", job.id, error.worker)
+            why = f"The worker {error.worker} stopped in the middle; the job runs again on another."
+            await patiently(self._leases.lost, number, why)
         elif error is not None:
             LOG.error("Job %s failed", job.id, exc_info=error)
             answer = BROKEN
@@ -132,14 +139,14 @@ class Dispatcher:
         if answer is not None:
             # False where the job has been given to another head meanwhile: what this one made of it
             # is left to expire
-            await patiently(self._claims.finish, number, answer)
+            await patiently(self._leases.finish, number, answer)
         self._stopped.pop(number, None)
         del self._jobs[number]
-        self._watch.notify(number)
+        self._notifier.notify(number)
         self.wake()
 
     async def _answer(self, job: Job) -> Answer | None:
-        """What the job's client is told; None if it has been told something else meanwhile."""
+        """The answer to the job's client; None if the job has another answer meanwhile."""
         body = await patiently(self._store.payload, job.number)
         if body is None:
             return None
@@ -152,14 +159,14 @@ class Dispatcher:
                 return one
         image, mask = (one for one in found if isinstance(one, bytes))
         seed = _seed(job, checked)
-        work = Work(
+        request = PaintRequest(
             request_id=job.id,
             fields={**checked.model_dump(exclude=set(PICTURES)), "seed": seed},
             image=image,
             mask=mask,
             max_pixels=self._settings.max_megapixels * 1_000_000,
         )
-        done = await self._paint(job, work)
+        done = await self._paint(job, request)
         if isinstance(done, Done):
             return await to_thread(self._output, job, checked, done)
         return None if done is None else _with_inputs(done.answer, checked)
@@ -169,32 +176,32 @@ class Dispatcher:
         try:
             return await self._fetch(url)
         except FetchError as error:
-            told = errors.entry(name, error.kind, error.message, url, error.ctx)
-            return errors.refused([told])
+            entry = errors.entry(name, error.kind, error.message, url, error.ctx)
+            return errors.refused([entry])
 
-    async def _paint(self, job: Job, work: Work) -> Done | Failed | None:
+    async def _paint(self, job: Job, request: PaintRequest) -> Done | Failed | None:
         loop, number = asyncio.get_running_loop(), job.number
         timer: asyncio.TimerHandle | None = None
         try:
-            async with aclosing(self._pool.paint(work)) as events:
+            async with aclosing(self._pool.paint(request)) as events:
                 async for event in events:
                     if isinstance(event, Started):
-                        if not await patiently(self._claims.start, number):
+                        if not await patiently(self._leases.start, number):
                             return None  # cancelled, or too late
                         limit = self._settings.job_timeout
                         timer = loop.call_later(limit, self._stop, number, TIMED_OUT)
-                    elif isinstance(event, Line):
-                        await patiently(self._claims.log, number, event.level, event.message)
+                    elif isinstance(event, LogLine):
+                        await patiently(self._leases.log, number, event.level, event.message)
                     else:
                         return event
-                    self._watch.notify(number)
+                    self._notifier.notify(number)
         finally:
             if timer is not None:
                 timer.cancel()
-        raise PainterLostError("of this job")  # its events ended without an end
+        raise WorkerLostError("of this job")  # its events ended without an end
 
     def _output(self, job: Job, checked: OneRewardInput, done: Done) -> Answer:
-        """The model's output, its pictures kept as files or within it."""
+        """The model's output, its pictures as files or as data URIs."""
 
         def image(data: bytes) -> dict[str, Any]:
             about = {"width": done.width, "height": done.height, "content_type": done.content_type}
@@ -202,8 +209,8 @@ class Dispatcher:
                 url = f"data:{done.content_type};base64,{base64.b64encode(data).decode()}"
                 return {"url": url, **about, "file_name": None, "file_size": len(data)}
             name = self._files.keep(job.key_id, data, done.content_type, job.file_seconds)
-            told = {"url": self._files.url(name), **about}
-            return {**told, "file_name": name, "file_size": len(data)}
+            stored = {"url": self._files.url(name), **about}
+            return {**stored, "file_name": name, "file_size": len(data)}
 
         body = {
             "images": [image(data) for data in done.images],
@@ -216,7 +223,9 @@ class Dispatcher:
 
 
 async def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """A call of the database, made again until it answers: a job is not lost with a connection."""
+    """Retries a call of the database until it answers, with a fixed backoff of TICK seconds, so
+    that no job is lost with a connection. It never gives up: no other head holds the job.
+    """
     while True:
         try:
             return await to_thread(call, *args, **kwargs)
@@ -231,13 +240,13 @@ def new_owner() -> str:
 
 
 def _with_inputs(answer: Answer, checked: OneRewardInput) -> Answer:
-    """A painter's refusal names fields; what the client gave for them is known here."""
+    """A worker's refusal names fields; what the client gave for them is known here."""
     entries = answer.body.get("detail")
     if not isinstance(entries, list):
         return answer
     given = {name: errors.shortened(value) for name, value in checked.model_dump().items()}
-    told = [{**one, "input": given.get(one["loc"][-1], given)} for one in entries]
-    return replace(answer, body={**answer.body, "detail": told})
+    detail = [{**one, "input": given.get(one["loc"][-1], given)} for one in entries]
+    return replace(answer, body={**answer.body, "detail": detail})
 
 
 def _seed(job: Job, checked: OneRewardInput) -> int:

@@ -33,7 +33,7 @@ LATE = errors.platform(
     **{"X-Fal-Request-Timeout-Type": "user"},
 )  # fmt: skip
 LOST = errors.platform(
-    503, "runner_disconnected", "The painter stopped in the middle of the job, twice"
+    503, "runner_disconnected", "The worker stopped in the middle of the job, twice"
 )
 
 

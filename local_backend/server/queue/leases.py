@@ -1,10 +1,11 @@
-"""The queue as a head works it off.
+"""The queue as a head works it off: it claims jobs under a lease.
 
     queued -- claim --> queued, owned by a head -- start --> running -- finish --> done
        ^                                                        |
        +------------------------ give_back ---------------------+
 
-A head holds its jobs by a lease. If it dies, the lease runs out, and `reclaim` frees them.
+A head holds its jobs by a lease, renewed while it lives. If it dies, the lease runs out, and
+`reclaim` frees its jobs (a lease in the sense of Gray and Cheriton, 1989).
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from .job_rows import (
     write_log,
 )
 
-LEASE = 10.0  # seconds a head is believed to be alive after it last said so
-ATTEMPTS = 2  # a job whose painter died is run once more
+LEASE = 10.0  # seconds a head counts as alive after it last renewed
+ATTEMPTS = 2  # a job whose worker died is run once more
 
 
-class Claims:
+class Leases:
     """The jobs of one head, `owner`. Safe for several threads."""
 
     def __init__(self, engine: Engine, owner: str) -> None:
@@ -53,7 +54,7 @@ class Claims:
             return jobs
 
     def start(self, number: int) -> bool:
-        """A painter has begun; False if the job is not to be run any more."""
+        """A worker has begun; False if the job is not to be run any more."""
         with self._engine.begin() as db:
             begun = db.execute(
                 update(JOBS)
@@ -77,7 +78,7 @@ class Claims:
             give_back(db, self._mine(number), counts=False)
 
     def lost(self, number: int, why: str) -> None:
-        """Its painter died: into the queue again, once; the second time it is over."""
+        """Its worker died: into the queue again, once; the second time it is over."""
         with self._engine.begin() as db:
             row = db.execute(select_jobs().where(self._mine(number))).one_or_none()
             if row is not None:
@@ -88,8 +89,8 @@ class Claims:
         mine = and_(JOBS.c.owner == self._owner, JOBS.c.state != DONE)
         with self._engine.begin() as db:
             db.execute(update(JOBS).where(mine).values(lease=time.time() + LEASE))
-            kept = select(JOBS.c.number).where(mine, JOBS.c.cancelled.is_(False))
-            return set(db.execute(kept).scalars())
+            living = select(JOBS.c.number).where(mine, JOBS.c.cancelled.is_(False))
+            return set(db.execute(living).scalars())
 
     def reclaim(self) -> list[int]:
         """Take jobs from heads that are gone, and end those that may not run again; and those

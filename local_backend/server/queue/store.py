@@ -81,7 +81,7 @@ class JobStore:
             return job_of(found), ahead(db, found)
 
     def refuse(self, job: NewJob, answer: Answer) -> Job:
-        """A job that was over before it began: its answer is kept like any other's."""
+        """A job that ends before it begins: its answer is stored like any other's."""
         now = time.time()
         row = dict(
             id=str(uuid.uuid4()), key_id=job.key_id, state=DONE, created=now, ended=now,

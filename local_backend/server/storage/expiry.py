@@ -1,4 +1,4 @@
-"""How long a client wants a file kept: the headers of fal's object lifecycle."""
+"""How long a file lives: the headers of fal's object lifecycle."""
 
 from __future__ import annotations
 

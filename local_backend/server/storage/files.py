@@ -156,13 +156,13 @@ class Files:
         if len(url) > _LONGEST_URL:
             return None
         try:
-            said, base = urlsplit(url), urlsplit(self._base)
+            given, base = urlsplit(url), urlsplit(self._base)
             here = (base.scheme, base.hostname, base.port or _port(base.scheme))
-            same = (said.scheme, said.hostname, said.port or _port(said.scheme)) == here
+            same = (given.scheme, given.hostname, given.port or _port(given.scheme)) == here
         except ValueError:
             return None
-        name = said.path.removeprefix(base.path)
-        same = same and name != said.path and "@" not in said.netloc and not said.query
+        name = given.path.removeprefix(base.path)
+        same = same and name != given.path and "@" not in given.netloc and not given.query
         return name if same and _NAME.fullmatch(name) else None
 
     def find(self, name: str) -> tuple[Path, str] | None:
@@ -244,11 +244,11 @@ class Files:
             return connection.execute(asked).first()
 
     def _row(self, kind: str, key_id: str, content_type: str, seconds: float) -> dict[str, Any]:
-        said = content_type.partition(";")[0].strip().lower()
-        said = said if _TYPE.fullmatch(said) else OTHER_TYPE
-        name = f"{kind}-{secrets.token_urlsafe(24)}.{_EXTENSIONS.get(said, 'bin')}"
+        media_type = content_type.partition(";")[0].strip().lower()
+        media_type = media_type if _TYPE.fullmatch(media_type) else OTHER_TYPE
+        name = f"{kind}-{secrets.token_urlsafe(24)}.{_EXTENSIONS.get(media_type, 'bin')}"
         expires = time.time() + min(seconds, self._settings.keep_seconds)
-        return {"name": name, "key_id": key_id, "content_type": said, "expires": expires}
+        return {"name": name, "key_id": key_id, "content_type": media_type, "expires": expires}
 
     def _usage(self, connection: Connection, key_id: str) -> tuple[int, int]:
         """Bytes and number of a key's uploads. Holds the key, so that no other adds meanwhile."""

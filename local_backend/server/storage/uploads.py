@@ -101,7 +101,7 @@ def complete(files: Files, name: str, key_id: str | None, parts: Sequence[tuple[
     is done: the client may not have heard the answer. Call it in a thread.
 
     Raises:
-        UploadError: a part is missing, or said to be another.
+        UploadError: a part is missing, or its ETag is another.
     """
     if not files.is_pending(name, key_id):
         return
@@ -140,8 +140,8 @@ def _places(files: Files, name: str, parts: Sequence[tuple[int, str]]) -> list[P
     if not numbers or numbers != list(range(1, len(numbers) + 1)):
         raise UploadError(400, "The parts must be numbered 1, 2, 3, ... without a gap.")
     places = []
-    for number, said in ordered:
-        etag = _ETAG.fullmatch(said.strip())
+    for number, declared in ordered:
+        etag = _ETAG.fullmatch(declared.strip())
         place = _part(files, name, number, etag[1]) if etag else None
         if place is None or not place.is_file():
             raise UploadError(400, f"Part {number} was not received with that ETag.")

@@ -119,8 +119,8 @@ async def _body(answer: httpcore.Response, most: int, host: str) -> bytes:
         raise _failed(f"{host} answered {answer.status} in place of the file.")
     if _header(answer.headers, b"content-encoding").lower() not in ("", "identity"):
         raise _failed(f"{host} sent the file compressed, which was not asked for.")
-    told = _header(answer.headers, b"content-length")
-    if told.isdecimal() and (len(told) > 15 or int(told) > most):
+    declared = _header(answer.headers, b"content-length")
+    if declared.isdecimal() and (len(declared) > 15 or int(declared) > most):
         raise _too_large(most)
     data = bytearray()
     async for chunk in answer.aiter_stream():

@@ -13,8 +13,8 @@ from ..settings import Settings, make_settings
 
 # On the machine where the cluster began: a head that starts anew finds its sqlite file there.
 FIRST_NODE = {"node:__internal_head__": 0.001}
-AT_ONCE = 4096  # requests of a head under way, most of which wait for news of a job
-UPSCALE_DELAY = 10  # seconds of backlog until another painter is started
+AT_ONCE = 4096  # requests of a head under way, most of which wait for a change of a job
+UPSCALE_DELAY = 10  # seconds of backlog until another worker is started
 GRACE = 10.0  # seconds a head that is stopped has for its open answers
 
 
@@ -24,13 +24,13 @@ class Plan:
 
     Attributes:
         settings: Settings as plain values, paths made absolute.
-        painters, heads: Serve's options of the two deployments.
-        capacity: the jobs that a head hands over at once. One more than painters: it is the
+        workers, heads: Serve's options of the two deployments.
+        capacity: the jobs that a head hands over at once. One more than workers: it is the
             backlog that makes Serve start the next. All others wait in the store, by priority.
     """
 
     settings: Mapping[str, Any]
-    painters: Mapping[str, Any]
+    workers: Mapping[str, Any]
     heads: Mapping[str, Any]
     capacity: int
 
@@ -53,10 +53,10 @@ def plan(args: Mapping[str, Any]) -> Plan:
     plain["data"] = str(settings.data.resolve())
     if settings.models is not None:
         plain["models"] = str(settings.models.resolve())
-    return Plan(plain, _painters(settings, gpus, replicas), _heads(settings), replicas + 1)
+    return Plan(plain, _workers(settings, gpus, replicas), _heads(settings), replicas + 1)
 
 
-def _painters(settings: Settings, gpus: float, most: int) -> dict[str, Any]:
+def _workers(settings: Settings, gpus: float, most: int) -> dict[str, Any]:
     least = settings.min_replicas
     by_load = {
         "min_replicas": least,

@@ -1,4 +1,4 @@
-"""The painters of a cluster: Ray Serve replicas, each with one job at a time."""
+"""The workers of a cluster: Ray Serve replicas, each with one job at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, WorkerCrashedError
 
-from ..messages import Event, PainterLostError, Started, Work
+from ..messages import Event, PaintRequest, Started, WorkerLostError
 
 # What Ray says when the process or the machine of a replica is gone, or its answer with it.
 LOST = (RayActorError, NodeDiedError, WorkerCrashedError, ObjectLostError)
@@ -15,7 +15,7 @@ UNKNOWN = "of the cluster"
 
 
 class RayPool:
-    """A Pool over the handle of app.Painter."""
+    """A WorkerPool over the handle of app.Worker."""
 
     def __init__(self, handle: Any, capacity: int) -> None:
         self._handle = handle.options(stream=True)
@@ -23,24 +23,24 @@ class RayPool:
 
     @property
     def capacity(self) -> int:
-        """See Pool."""
+        """See WorkerPool."""
         return self._capacity
 
-    async def paint(self, work: Work) -> AsyncGenerator[Event, None]:
-        """The events of one job; see Pool. A replica that is told to stop takes its next job only
+    async def paint(self, request: PaintRequest) -> AsyncGenerator[Event, None]:
+        """The events of one job; see WorkerPool. A replica that is stopped takes its next job only
         when its sampler has stopped.
 
         Raises:
-            PainterLostError: the replica died.
+            WorkerLostError: the replica died.
         """
-        painter = UNKNOWN
-        answer = self._handle.run.remote(work)
+        worker = UNKNOWN
+        answer = self._handle.run.remote(request)
         try:
             async for event in answer:
                 if isinstance(event, Started):
-                    painter = event.painter
+                    worker = event.worker
                 yield event
         except LOST as error:
-            raise PainterLostError(painter) from error
+            raise WorkerLostError(worker) from error
         finally:
             answer.cancel()  # nothing, if it has ended

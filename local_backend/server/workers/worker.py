@@ -1,4 +1,4 @@
-"""One painter: a job's work on one of the local backends, as events."""
+"""A worker: runs paint requests on one of the local backends, as a stream of events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...backends.flux import LocalBackend, PreviewBackend
 from ...checkpoints.select import find_models
 from ...pipeline.validation import SIDE_MULTIPLE
 from .. import errors
-from ..messages import Done, Event, Failed, Line, Started, Work
+from ..messages import Done, Event, Failed, LogLine, PaintRequest, Started
 from ..settings import Settings
 from ..storage.decode import read_picture
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# A mask on the wire is taken at its word: who sent it has grown it, or wants it as it is. The seam
+# A mask on the wire is used as it is: its sender has grown it, or wants it so. The seam
 # of a cut picture is hidden in a few pixels beside it.
 CANVAS = CanvasOptions(grow=0, blend=8, clean=False)
 
@@ -40,7 +40,7 @@ class Stopped(Exception):
     """The job is not wanted any more."""
 
 
-class Painting:
+class Worker:
     """Paints one job at a time.
 
     Attributes:
@@ -53,7 +53,7 @@ class Painting:
         self._backend = _choose_backend(settings)
         self.name = self._backend.name
         self._place = f"{socket.gethostname()}:{os.getpid()}"
-        self._thread = ThreadPoolExecutor(1, "onereward-painter")
+        self._thread = ThreadPoolExecutor(1, "onereward-worker")
         self._broken = ""
 
     def check(self) -> None:
@@ -61,14 +61,14 @@ class Painting:
         if self._broken:
             raise RuntimeError(self._broken)
 
-    async def events(self, work: Work) -> AsyncGenerator[Event, None]:
+    async def events(self, request: PaintRequest) -> AsyncGenerator[Event, None]:
         """The job's events, Done or Failed at the end. Closing the iterator stops the sampler at
         its next step and waits for that.
         """
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         sink = _Sink(lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
-        run = loop.run_in_executor(self._thread, self._paint, work, sink)
+        run = loop.run_in_executor(self._thread, self._paint, request, sink)
         run.add_done_callback(self._look_at)
         run.add_done_callback(lambda _: events.put_nowait(None))
         try:
@@ -81,14 +81,14 @@ class Painting:
             await asyncio.wait({run})
 
     def _look_at(self, run: asyncio.Future[Done | Failed]) -> None:
-        """Hears of an error even where nobody waits for the run any more."""
+        """Notes a broken device, also after the client has hung up."""
         error = None if run.cancelled() else run.exception()
         if error is not None and "CUDA error" in str(error):
             self._broken = f"The GPU failed: {str(error).splitlines()[0]}"
 
-    def _paint(self, work: Work, sink: _Sink) -> Done | Failed:
-        image = read_picture(work.image, "image_url", work.max_pixels)
-        mask = read_picture(work.mask, "mask_url", work.max_pixels)
+    def _paint(self, request: PaintRequest, sink: _Sink) -> Done | Failed:
+        image = read_picture(request.image, "image_url", request.max_pixels)
+        mask = read_picture(request.mask, "mask_url", request.max_pixels)
         if isinstance(image, Failed):
             return image
         if isinstance(mask, Failed):
@@ -97,7 +97,7 @@ class Painting:
             mask, _ = fit_mask(mask, *image.shape[1:3])
         except InputError as error:
             return _refused("mask_url", error)
-        recipe, start = _recipe(work.fields), time.perf_counter()
+        recipe, start = _recipe(request.fields), time.perf_counter()
         try:
             images = paint(image, mask, recipe, self._backend, sink)
         except InputError as error:
@@ -105,7 +105,7 @@ class Painting:
         except LocalBackendError as error:
             return Failed(errors.platform(500, "internal_error", str(error)))
         seconds = time.perf_counter() - start
-        return _done(images, work.fields["output_format"], recipe.seed, seconds)
+        return _done(images, request.fields["output_format"], recipe.seed, seconds)
 
 
 def paint(
@@ -126,10 +126,10 @@ def paint(
 
 
 class LocalPool:
-    """One painter in this process."""
+    """One worker in this process."""
 
-    def __init__(self, painting: Painting) -> None:
-        self._painting = painting
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._free = asyncio.Lock()
 
     @property
@@ -137,15 +137,15 @@ class LocalPool:
         """No job is taken before its turn, as one of a higher priority may come."""
         return 1
 
-    async def paint(self, work: Work) -> AsyncGenerator[Event, None]:
-        """See Pool."""
-        async with self._free, aclosing(self._painting.events(work)) as events:
+    async def paint(self, request: PaintRequest) -> AsyncGenerator[Event, None]:
+        """See WorkerPool."""
+        async with self._free, aclosing(self._worker.events(request)) as events:
             async for event in events:
                 yield event
 
 
 class _Sink:
-    """A ProgressSink that turns into events, and stops the run when it is told to."""
+    """A ProgressSink that turns into events, and whose `stop` ends the run at its next step."""
 
     def __init__(self, send: Callable[[Event], object]) -> None:
         self._send, self._stopped = send, threading.Event()
@@ -154,10 +154,10 @@ class _Sink:
         self._stopped.set()
 
     def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
-        self._send(Line(f"step {value} of {total}"))
+        self._send(LogLine(f"step {value} of {total}"))
 
     def status(self, text: str) -> None:
-        self._send(Line(text))
+        self._send(LogLine(text))
 
     def check_interrupted(self) -> None:
         if self._stopped.is_set():
@@ -174,7 +174,7 @@ def _choose_backend(settings: Settings) -> Backend:
 
 
 def _recipe(fields: Mapping[str, Any]) -> EditRecipe:
-    """fal's words as the contract has them."""
+    """fal's fields as an EditRecipe."""
     return EditRecipe(
         task=EditTask.FILL,
         prompt=fields["prompt"] or "",
@@ -190,8 +190,8 @@ def _recipe(fields: Mapping[str, Any]) -> EditRecipe:
 
 def _refused(name: str, error: InputError) -> Failed:
     """What the model or the canvas does not take; `name` of the field, empty for all."""
-    told = errors.entry(name, "value_error", f"Value error, {error}", None)
-    return Failed(errors.refused([told]))
+    entry = errors.entry(name, "value_error", f"Value error, {error}", None)
+    return Failed(errors.refused([entry]))
 
 
 def _done(images: Tensor, output_format: str, seed: int, seconds: float) -> Done:

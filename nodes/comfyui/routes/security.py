@@ -1,4 +1,4 @@
-"""What a route takes from a browser, and how it says no: always JSON, always in words."""
+"""What a route takes from a browser, and how it refuses: always JSON, always in sentences."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 
-from ...errors import InputError, JournalError, OneRewardError, RemoteError
+from ...config.json_values import parse
+from ...errors import JournalError, OneRewardError, RemoteError
 
 LARGEST = 64 * 1024
-OWN_PAGE = ("same-origin", "none")  # what a browser says of its own page, and of a typed address
+OWN_PAGE = ("same-origin", "none")  # Sec-Fetch-Site of ComfyUI's page, and of a typed address
 # A proxy names the machine it speaks for; then the one that we see is not the one that asks.
 SPEAKS_FOR_ANOTHER = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+T = TypeVar("T")
 
 
 async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[str, Any]:
@@ -26,7 +29,7 @@ async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[st
         this_machine_only: nobody but who sits at the machine that ComfyUI runs on may ask.
 
     Raises:
-        web.HTTPException: with JSON {"error": words}. 415: not sent as application/json, which a
+        web.HTTPException: with JSON {"error": text}. 415: not sent as application/json, which a
             form of another site could be; 403: sent by another site's page, or from another
             machine where this one is asked for; 400: no JSON object, or more than 64 KB.
     """
@@ -41,12 +44,12 @@ async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[st
 
 def refusal(error: Exception | str, status: int = 400, input: str | None = None) -> web.Response:
     """An answer that says what was wrong; `input` names the node's input at fault."""
-    said = {"error": str(error)} | ({} if input is None else {"input": input})
-    return web.json_response(said, status=status)
+    payload = {"error": str(error)} | ({} if input is None else {"input": input})
+    return web.json_response(payload, status=status)
 
 
 async def answer(work: Callable[[], object]) -> web.Response:
-    """What `work` returns, as JSON, or the error that the pack raised on purpose, in words. The
+    """What `work` returns, as JSON, or the error that the pack raised on purpose, as text. The
     work is done on a thread of its own.
     """
     try:
@@ -56,16 +59,13 @@ async def answer(work: Callable[[], object]) -> web.Response:
         return refusal(error, 500 if isinstance(error, JournalError) else status)
 
 
-def text_of(body: Mapping[str, object], name: str) -> str:
-    """The text in the one field that a body may hold.
+def one_text(kind: type[T], body: Mapping[str, object]) -> T:
+    """The body as a dataclass of one text field, and nothing else.
 
     Raises:
-        InputError: there is another field or value. The words do not show the value.
+        InputError: there is another field or value. The message does not show the value.
     """
-    value = body.get(name)
-    if set(body) != {name} or not isinstance(value, str):
-        raise InputError(f'The body is not {{"{name}": text}}. Send that, and nothing else.')
-    return value
+    return parse(kind, body, "The body", secret=True)
 
 
 def is_here(request: web.Request) -> bool:
@@ -80,8 +80,8 @@ def is_here(request: web.Request) -> bool:
 
 def _check_machine(request: web.Request) -> None:
     if not is_here(request):
-        words = "This works on the machine that ComfyUI runs on alone. Open it there, as "
-        raise _no(web.HTTPForbidden, f"{words}http://127.0.0.1 with its port.")
+        text = "This works on the machine that ComfyUI runs on alone. Open it there, as "
+        raise _no(web.HTTPForbidden, f"{text}http://127.0.0.1 with its port.")
 
 
 def _from_own_page(request: web.Request) -> bool:
@@ -119,15 +119,15 @@ async def _read(request: web.Request) -> bytes:
     async for chunk in request.content.iter_chunked(LARGEST):
         data += chunk
         if len(data) > LARGEST:
-            words = f"This is more than {LARGEST // 1024} KB. Send less."
-            raise _no(web.HTTPBadRequest, words)
+            text = f"This is more than {LARGEST // 1024} KB. Send less."
+            raise _no(web.HTTPBadRequest, text)
     return bytes(data)
 
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data.decode("utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError):  # the words of the error would show the body
+    except (ValueError, RecursionError):  # the error's own text would show the body
         raise _no(web.HTTPBadRequest, "This is no JSON. Send a JSON object.") from None
     if not isinstance(body, dict):
         raise _no(web.HTTPBadRequest, "This is no JSON object. Send one, in {}.")
@@ -138,5 +138,5 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _no(kind: type[web.HTTPException], words: str) -> web.HTTPException:
-    return kind(text=json.dumps({"error": words}), content_type="application/json")
+def _no(kind: type[web.HTTPException], text: str) -> web.HTTPException:
+    return kind(text=json.dumps({"error": text}), content_type="application/json")

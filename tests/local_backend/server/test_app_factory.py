@@ -1,4 +1,4 @@
-"""The server's HTTP side with painters that do as they are told: routes, keys, hosts, errors."""
+"""The server's HTTP side with workers that do as they are told: routes, keys, hosts, errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.painters import PNG, Painters
+from fakes.workers import PNG, Workers
 from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.http.app_factory import Head, make_app
 from onereward_pack.local_backend.server.keys import Keys
-from onereward_pack.local_backend.server.messages import Line
+from onereward_pack.local_backend.server.messages import LogLine
 from onereward_pack.local_backend.server.settings import Settings
 from starlette.testclient import TestClient
 
@@ -42,7 +42,7 @@ class Site:
         return told
 
     def until(self, told: dict[str, Any], state: str = "COMPLETED") -> dict[str, Any]:
-        for _ in range(300):
+        for _ in range(6000):  # a minute
             answer = self.ask("GET", path_of(told["status_url"]), params={"logs": "1"})
             body: dict[str, Any] = answer.json()
             assert answer.status_code == (200 if body["status"] == "COMPLETED" else 202)
@@ -62,7 +62,7 @@ def serving(folder: Path, *scripts: list[Any], **more: Any) -> Iterator[Site]:
     engine = open_database(settings)
     keys = [{"Authorization": f"Key {Keys(engine).make(name)}"} for name in ("one", "two")]
     engine.dispose()
-    with TestClient(make_app(Head(settings, Painters(*scripts)))) as client:
+    with TestClient(make_app(Head(settings, Workers(*scripts)))) as client:
         yield Site(client, keys)
 
 
@@ -105,7 +105,7 @@ def test_the_result_is_found_however_a_client_writes_the_path(
 
 @pytest.mark.parametrize("logs", ["0", "1", "true", "false"])
 def test_logs_are_given_as_a_list_or_null(tmp_path: Path, logs: str) -> None:
-    with serving(tmp_path, [Line("step 1 of 1"), Line("hm", "WARN")]) as site:
+    with serving(tmp_path, [LogLine("step 1 of 1"), LogLine("hm", "WARN")]) as site:
         told = site.submit(sed=1)
         site.until(told)
         lines = site.ask("GET", path_of(told["status_url"]), params={"logs": logs}).json()["logs"]
@@ -122,7 +122,7 @@ def test_logs_are_given_as_a_list_or_null(tmp_path: Path, logs: str) -> None:
 
 
 def test_a_stream_tells_every_state_and_every_line_once(tmp_path: Path) -> None:
-    with serving(tmp_path, [Line(f"step {n} of 3") for n in (1, 2, 3)]) as site:
+    with serving(tmp_path, [LogLine(f"step {n} of 3") for n in (1, 2, 3)]) as site:
         told = site.submit()
         url = path_of(told["status_url"]) + "/stream?logs=1"
         text = site.ask("GET", url).text
@@ -336,7 +336,7 @@ def test_a_fault_of_the_server_is_a_500_in_fals_shape(
         raise ZeroDivisionError("secret path")
 
     settings = Settings(data=tmp_path / "data")
-    app = make_app(Head(settings, Painters()))
+    app = make_app(Head(settings, Workers()))
     monkeypatch.setattr(JobStore, "counts", fail)
     with TestClient(app, raise_server_exceptions=False) as client:
         answer = client.get("/health")
@@ -350,12 +350,12 @@ def test_a_head_whose_queue_stands_still_says_so(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    head = Head(Settings(data=tmp_path / "data"), Painters())
+    head = Head(Settings(data=tmp_path / "data"), Workers())
     with TestClient(make_app(head)) as client:
         head.check()
-        monkeypatch.setattr(head.claims, "claim", fail)
+        monkeypatch.setattr(head.leases, "claim", fail)
         head.dispatcher.wake()
-        for _ in range(200):
+        for _ in range(6000):
             if client.get("/health").status_code == 503:
                 break
             time.sleep(0.01)

@@ -20,23 +20,23 @@ from fakes.ray_cluster import RayCluster
 from onereward_pack.local_backend.server.messages import (
     Done,
     Event,
-    Line,
-    PainterLostError,
+    LogLine,
+    PaintRequest,
     Started,
-    Work,
+    WorkerLostError,
 )
 from onereward_pack.local_backend.server.schemas import PICTURES, OneRewardInput, check_input
 from onereward_pack.local_backend.server.settings import Settings
 from onereward_pack.local_backend.server.workers.cluster import plan
 from onereward_pack.local_backend.server.workers.ray_pool import RayPool
-from onereward_pack.local_backend.server.workers.worker import Painting
+from onereward_pack.local_backend.server.workers.worker import Worker
 from onereward_pack.nodes.errors import InputError
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 JOBS, SHORT, LONGER = 16, 3, 12  # steps of most jobs, and of those that a replica dies with
 ENDLESS = 400
 SECONDS = 60.0
-WORK = Work("a", {}, b"", b"", 1)
+WORK = PaintRequest("a", {}, b"", b"", 1)
 Told = dict[str, Any]
 
 
@@ -73,7 +73,7 @@ class Handle:
         self.streams = stream
         return self
 
-    def remote(self, work: Work) -> Answer:
+    def remote(self, work: PaintRequest) -> Answer:
         assert work is WORK and self.streams
         return self.answer
 
@@ -86,11 +86,11 @@ def events_of(handle: Handle) -> list[Event]:
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), ActorUnavailableError("away", b"0" * 16)])
-def test_a_dead_replica_is_a_lost_painter_by_its_name(error: Exception) -> None:
-    with pytest.raises(PainterLostError) as caught:
-        events_of(Handle(Started("box:7"), Line("step 1 of 4"), error=error))
-    assert caught.value.painter == "box:7"
-    with pytest.raises(PainterLostError):
+def test_a_dead_replica_is_a_lost_worker_by_its_name(error: Exception) -> None:
+    with pytest.raises(WorkerLostError) as caught:
+        events_of(Handle(Started("box:7"), LogLine("step 1 of 4"), error=error))
+    assert caught.value.worker == "box:7"
+    with pytest.raises(WorkerLostError):
         events_of(Handle(error=error))
 
 
@@ -100,7 +100,7 @@ def test_another_error_stays_what_it_is() -> None:
 
 
 def test_closing_the_events_cancels_the_job_on_its_replica() -> None:
-    handle = Handle(Started("box:7"), Line("step 1 of 4"))
+    handle = Handle(Started("box:7"), LogLine("step 1 of 4"))
 
     async def close_early() -> None:
         events: AsyncIterator[Event] = RayPool(handle, 3).paint(WORK)
@@ -118,12 +118,12 @@ def test_the_words_of_a_command_become_a_deployment() -> None:
     assert made.settings["allow_hosts"] == ["nas", "10.0.0.7"]
     assert os.path.isabs(made.settings["data"])
     assert Settings(**made.settings).max_replicas == 4
-    assert made.painters["ray_actor_options"]["num_gpus"] == 0.5
-    assert made.painters["autoscaling_config"]["max_replicas"] == 4
+    assert made.workers["ray_actor_options"]["num_gpus"] == 0.5
+    assert made.workers["autoscaling_config"]["max_replicas"] == 4
     assert made.capacity == 5
     assert "resources" in made.heads["ray_actor_options"], "sqlite lies on one machine"
     fixed = plan({"gpus": 0, "min_replicas": 2, "max_replicas": 2})
-    assert fixed.painters["num_replicas"] == 2 and "autoscaling_config" not in fixed.painters
+    assert fixed.workers["num_replicas"] == 2 and "autoscaling_config" not in fixed.workers
 
 
 def test_every_wrong_setting_is_named() -> None:
@@ -197,18 +197,18 @@ def warnings_of(state: Told) -> list[str]:
     return [line["message"] for line in state["logs"] if line["level"] == "WARN"]
 
 
-def painted_here(painting: Painting, body: dict[str, Any]) -> bytes:
-    """The same job on a painter of this process."""
+def painted_here(worker: Worker, body: dict[str, Any]) -> bytes:
+    """The same job on a worker of this process."""
     checked = check_input(body, 8)
     assert isinstance(checked, OneRewardInput)
     image, mask = (base64.b64decode(body[name].partition(",")[2]) for name in PICTURES)
-    work = Work("here", checked.model_dump(exclude=set(PICTURES)), image, mask, 10**6)
+    work = PaintRequest("here", checked.model_dump(exclude=set(PICTURES)), image, mask, 10**6)
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as Ray has it for a painter of one CPU; more round otherwise
+    torch.set_num_threads(1)  # as Ray has it for a worker of one CPU; more round otherwise
 
     async def run() -> bytes:
-        *_, done = [event async for event in painting.events(work)]
+        *_, done = [event async for event in worker.events(work)]
         assert isinstance(done, Done)
         return done.images[0]
 
@@ -237,17 +237,17 @@ def test_a_replica_is_killed_and_each_of_16_jobs_is_done_once(server: RayCluster
     jobs = [submit(server, body) for body in bodies]
     for told in jobs[2:4]:  # one on each replica
         wait_until_painted(server, told, steps=2)
-    os.kill(server.replicas("Painter")[0], signal.SIGKILL)
+    os.kill(server.replicas("Worker")[0], signal.SIGKILL)
     states = finish(server, jobs)
     assert len({told["request_id"] for told in jobs}) == JOBS
     pictures = pictures_of(server, jobs)
-    painting = Painting(Settings())
-    assert pictures == [painted_here(painting, body) for body in bodies]
+    worker = Worker(Settings())
+    assert pictures == [painted_here(worker, body) for body in bodies]
     assert len(set(pictures)) == JOBS
     struck = [number for number, state in enumerate(states) if warnings_of(state)]
     assert struck in ([2], [3]), "one replica had one job"
     (warning,) = warnings_of(states[struck[0]])
-    assert warning.startswith("The painter ") and warning.endswith("runs again on another.")
+    assert warning.startswith("The worker ") and warning.endswith("runs again on another.")
     attempts = [2 if number in struck else 1 for number in range(JOBS)]
     assert rows_of(server, jobs) == [("done", tries, 1) for tries in attempts]
 

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from onereward_pack.local_backend.pipeline.validation import MAX_SEED
 from onereward_pack.local_backend.server.http.submit import read_job
 from onereward_pack.local_backend.server.messages import Answer
 from onereward_pack.local_backend.server.schemas import OneRewardInput, check_input, parse_json
 from onereward_pack.local_backend.server.settings import Settings
+from onereward_pack.nodes.contracts import MAX_SEED
 from onereward_pack.nodes.errors import InputError
 from starlette.datastructures import Headers
 

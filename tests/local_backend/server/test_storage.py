@@ -16,7 +16,7 @@ from onereward_pack.local_backend.server.database import FILES, open_database
 from onereward_pack.local_backend.server.http.app_factory import Head, make_app
 from onereward_pack.local_backend.server.http.routes_storage import make_router
 from onereward_pack.local_backend.server.keys import Keys
-from onereward_pack.local_backend.server.messages import Event, Work
+from onereward_pack.local_backend.server.messages import Event, PaintRequest
 from onereward_pack.local_backend.server.settings import Settings
 from onereward_pack.local_backend.server.storage.files import Files
 from sqlalchemy import Engine, select
@@ -406,9 +406,11 @@ def test_head_ranges_and_etags(files: Files, client: TestClient) -> None:
         assert client.get(url, headers={"Range": bad}).status_code in (200, 206, 400, 416)
 
 
-def test_an_expired_or_unknown_file_is_not_found(files: Files, client: TestClient) -> None:
-    name = files.keep("k", PNG, "image/png", 0.05)
-    time.sleep(0.06)
+def test_an_expired_or_unknown_file_is_not_found(
+    files: Files, client: TestClient, pass_time: Callable[[float], None]
+) -> None:
+    name = files.keep("k", PNG, "image/png", 60)
+    pass_time(61)
     for path in (
         name,
         "..%2fserver.sqlite3",
@@ -432,10 +434,10 @@ def test_a_file_whose_bytes_are_lost_is_not_found(files: Files, client: TestClie
 # The whole server
 
 
-class NoPainters:
+class NoWorkers:
     capacity = 0
 
-    async def paint(self, work: Work) -> AsyncIterator[Event]:
+    async def paint(self, work: PaintRequest) -> AsyncIterator[Event]:
         return
         yield
 
@@ -452,7 +454,7 @@ BODIES = (
 
 def test_no_body_makes_the_server_fail(settings: Settings, keys: Keys) -> None:
     key = {"Authorization": f"Key {keys.make('laptop')}"}
-    with TestClient(make_app(Head(settings, NoPainters()))) as client:
+    with TestClient(make_app(Head(settings, NoWorkers()))) as client:
         name = Path(initiate(client, key)["file_url"]).name
         for path in (
             "/storage/upload/initiate", "/storage/upload/initiate-multipart",

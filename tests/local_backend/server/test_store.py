@@ -1,9 +1,8 @@
-"""The server's queue in its database: order, claims, leases, deadlines, and what is never lost."""
+"""The server's queue in its database: order, leases, leases, deadlines, and what is never lost."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.messages import Answer
 from onereward_pack.local_backend.server.queue import leases
 from onereward_pack.local_backend.server.queue.job_rows import DONE, QUEUED, RUNNING, Job
-from onereward_pack.local_backend.server.queue.leases import Claims
+from onereward_pack.local_backend.server.queue.leases import Leases
 from onereward_pack.local_backend.server.queue.store import JobStore, NewJob, QueueFullError
 from onereward_pack.local_backend.server.settings import Settings
 from onereward_pack.nodes.errors import InputError
@@ -35,8 +34,8 @@ def store(engine: Engine) -> JobStore:
 
 
 @pytest.fixture
-def head(engine: Engine) -> Claims:
-    return Claims(engine, "head a")
+def head(engine: Engine) -> Leases:
+    return Leases(engine, "head a")
 
 
 def job(**more: Any) -> NewJob:
@@ -58,7 +57,7 @@ def again(store: JobStore, one: Job) -> Job:
 
 
 def test_jobs_are_claimed_in_order_of_arrival_and_low_priority_last(
-    store: JobStore, head: Claims
+    store: JobStore, head: Leases
 ) -> None:
     low, first, second = add(store, low_priority=True), add(store), add(store)
     assert [store.position(one) for one in (low, first, second)] == [2, 0, 1]
@@ -67,7 +66,7 @@ def test_jobs_are_claimed_in_order_of_arrival_and_low_priority_last(
     assert head.claim(2) == []
 
 
-def test_a_job_that_runs_is_ahead_of_nobody(store: JobStore, head: Claims) -> None:
+def test_a_job_that_runs_is_ahead_of_nobody(store: JobStore, head: Leases) -> None:
     first, second = add(store), add(store)
     head.claim(1)
     assert store.position(second) == 1  # claimed, not begun
@@ -75,10 +74,10 @@ def test_a_job_that_runs_is_ahead_of_nobody(store: JobStore, head: Claims) -> No
     assert again(store, first).state == RUNNING
 
 
-def test_two_heads_never_claim_the_same_job(store: JobStore, engine: Engine, head: Claims) -> None:
+def test_two_heads_never_claim_the_same_job(store: JobStore, engine: Engine, head: Leases) -> None:
     for _ in range(5):
         add(store)
-    other = Claims(engine, "head b")
+    other = Leases(engine, "head b")
     mine, theirs = head.claim(3), other.claim(3)
     assert {one.id for one in mine}.isdisjoint(one.id for one in theirs)
     assert (len(mine), len(theirs)) == (3, 2)
@@ -93,7 +92,7 @@ def test_a_job_is_found_by_its_own_key_only(store: JobStore) -> None:
 # Full
 
 
-def test_a_full_queue_takes_nothing_and_says_so(store: JobStore, head: Claims) -> None:
+def test_a_full_queue_takes_nothing_and_says_so(store: JobStore, head: Leases) -> None:
     store.add(job(), 1, 100)
     with pytest.raises(QueueFullError, match="1 jobs wait"):
         store.add(job(), 1, 100)
@@ -112,7 +111,7 @@ def test_a_key_may_send_so_many_jobs_a_minute_and_other_keys_theirs(store: JobSt
 # To the end
 
 
-def test_a_finished_job_keeps_its_answer_and_loses_its_input(store: JobStore, head: Claims) -> None:
+def test_a_finished_job_keeps_its_answer_and_loses_its_input(store: JobStore, head: Leases) -> None:
     one = add(store, body=b'{"image_url": "..."}')
     head.claim(1)
     assert store.payload(one.number) == b'{"image_url": "..."}'
@@ -126,7 +125,7 @@ def test_a_finished_job_keeps_its_answer_and_loses_its_input(store: JobStore, he
     assert store.answer(one.number) == (200, {"x": "y"}, b'{"seed": 5}')
 
 
-def test_a_queued_job_is_cancelled_at_once_and_is_not_begun(store: JobStore, head: Claims) -> None:
+def test_a_queued_job_is_cancelled_at_once_and_is_not_begun(store: JobStore, head: Leases) -> None:
     waiting, claimed = add(store), add(store)
     head.claim(1)
     assert store.cancel(waiting) == "OK" and store.cancel(claimed) == "OK"
@@ -139,7 +138,7 @@ def test_a_queued_job_is_cancelled_at_once_and_is_not_begun(store: JobStore, hea
 
 
 def test_a_running_job_is_asked_to_stop_and_its_head_hears_of_it(
-    store: JobStore, head: Claims
+    store: JobStore, head: Leases
 ) -> None:
     one, other = add(store), add(store)
     for claimed in head.claim(2):
@@ -149,27 +148,31 @@ def test_a_running_job_is_asked_to_stop_and_its_head_hears_of_it(
     assert head.renew() == {other.number}
 
 
-def test_a_job_that_breaks_a_rule_is_over_before_it_begins(store: JobStore, head: Claims) -> None:
+def test_a_job_that_breaks_a_rule_is_over_before_it_begins(store: JobStore, head: Leases) -> None:
     one = store.refuse(job(), Answer(422, {"detail": []}))
     assert (one.state, one.status) == (DONE, 422) and head.claim(1) == []
 
 
-def test_a_job_that_did_not_start_in_time_is_over(store: JobStore, head: Claims) -> None:
-    late, early = add(store, start_by=0.01), add(store, start_by=60)
+def test_a_job_that_did_not_start_in_time_is_over(
+    store: JobStore, head: Leases, pass_time: Callable[[float], None]
+) -> None:
+    late, early = add(store, start_by=1), add(store, start_by=60)
     head.claim(1)
-    time.sleep(0.02)
+    pass_time(2)
     assert head.reclaim() == [late.number]
     assert (again(store, late).status, again(store, late).error_type) == (504, "request_timeout")
     assert not head.start(late.number) and again(store, early).state == QUEUED
 
 
-def test_answers_are_forgotten_after_their_time(store: JobStore, head: Claims) -> None:
-    short, long = add(store, keep_seconds=0.01), add(store)
+def test_answers_are_forgotten_after_their_time(
+    store: JobStore, head: Leases, pass_time: Callable[[float], None]
+) -> None:
+    short, long = add(store, keep_seconds=1), add(store)
     for one in head.claim(2):
         head.start(one.number)
         head.log(one.number, "INFO", "step 1 of 2")
         head.finish(one.number, Answer(200, {}))
-    time.sleep(0.02)
+    pass_time(2)
     head.forget()
     assert store.find(short.id, "k") is None and store.answer(short.number) is None
     assert store.logs(short.number) == []
@@ -177,7 +180,7 @@ def test_answers_are_forgotten_after_their_time(store: JobStore, head: Claims) -
 
 
 def test_log_lines_come_in_order_from_where_one_stopped_reading(
-    store: JobStore, head: Claims
+    store: JobStore, head: Leases
 ) -> None:
     one = add(store, warnings=("first",))
     head.log(one.number, "INFO", "second")
@@ -190,13 +193,13 @@ def test_log_lines_come_in_order_from_where_one_stopped_reading(
 # Death
 
 
-def test_a_job_whose_painter_died_runs_once_more_at_its_old_place(
-    store: JobStore, head: Claims
+def test_a_job_whose_worker_died_runs_once_more_at_its_old_place(
+    store: JobStore, head: Leases
 ) -> None:
     one, behind = add(store), add(store)
     head.claim(1)
     head.start(one.number)
-    head.lost(one.number, "The painter x stopped in the middle; the job runs again on another.")
+    head.lost(one.number, "The worker x stopped in the middle; the job runs again on another.")
     back = again(store, one)
     assert (back.state, back.attempts, back.started) == (QUEUED, 1, None)
     assert (store.position(one), store.position(behind)) == (0, 1)
@@ -207,8 +210,8 @@ def test_a_job_whose_painter_died_runs_once_more_at_its_old_place(
     assert (again(store, one).status, again(store, one).error_type) == (503, "runner_disconnected")
 
 
-def test_a_job_that_asked_for_no_retry_is_over_when_its_painter_died(
-    store: JobStore, head: Claims
+def test_a_job_that_asked_for_no_retry_is_over_when_its_worker_died(
+    store: JobStore, head: Leases
 ) -> None:
     one = add(store, may_retry=False)
     head.claim(1)
@@ -217,7 +220,7 @@ def test_a_job_that_asked_for_no_retry_is_over_when_its_painter_died(
     assert again(store, one).status == 503
 
 
-def test_a_cancelled_job_is_not_run_again(store: JobStore, head: Claims) -> None:
+def test_a_cancelled_job_is_not_run_again(store: JobStore, head: Leases) -> None:
     one = add(store)
     head.claim(1)
     head.start(one.number)
@@ -227,7 +230,7 @@ def test_a_cancelled_job_is_not_run_again(store: JobStore, head: Claims) -> None
 
 
 def test_a_head_that_stops_gives_its_jobs_back_without_counting_them(
-    store: JobStore, head: Claims
+    store: JobStore, head: Leases
 ) -> None:
     one, two = add(store), add(store)
     head.claim(2)
@@ -241,12 +244,12 @@ def test_a_head_that_stops_gives_its_jobs_back_without_counting_them(
 
 
 def test_the_jobs_of_a_dead_head_are_freed_when_its_lease_ends(
-    store: JobStore, engine: Engine, head: Claims, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, engine: Engine, head: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, claimed = add(store), add(store)
     head.claim(2)
     head.start(running.number)
-    other = Claims(engine, "head b")
+    other = Leases(engine, "head b")
     assert other.reclaim() == [] and other.claim(2) == []
     monkeypatch.setattr(leases, "LEASE", -1.0)
     head.renew()

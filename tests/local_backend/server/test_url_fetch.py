@@ -447,7 +447,7 @@ def test_a_slow_file_has_a_deadline_for_all_of_it(
     start = time.monotonic()
     with pytest.raises(FetchError, match="did not arrive"):
         ask(endless(0.05))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 60  # 500, if it were read to its end
 
 
 def test_a_name_that_nobody_answers_for_has_the_same_deadline(
@@ -514,9 +514,11 @@ def test_own_files_are_read_without_the_network(settings: Settings, own: Files) 
     assert get(own.url(name), settings, own, resolver([])) == b"mine"
 
 
-def test_an_own_file_that_is_gone_or_too_large_is_said(settings: Settings, own: Files) -> None:
-    gone, large = own.keep("k", b"x", "image/png", 0.01), own.keep("k", b"x" * (MB + 1), "a/b", 60)
-    time.sleep(0.02)
+def test_an_own_file_that_is_gone_or_too_large_is_said(
+    settings: Settings, own: Files, pass_time: Callable[[float], None]
+) -> None:
+    gone, large = own.keep("k", b"x", "image/png", 60), own.keep("k", b"x" * (MB + 1), "a/b", 90)
+    pass_time(61)
     assert "not any more" in refusal(own.url(gone), settings, own).message
     error = refusal(own.url(large), settings, own)
     assert error.kind == "file_too_large" and error.ctx == {"max_size": MB}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from onereward_pack.nodes.canvas import crop_box, crop_regions, masks
-from onereward_pack.nodes.canvas.crop_plan import CanvasPlan, plan_crops
+from onereward_pack.nodes.canvas.crop_plan import CropPlan, plan_crops
 from onereward_pack.nodes.canvas.geometry import Box, Crop
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.canvas.sizes import parse_target
@@ -26,7 +26,7 @@ def painted_mask(height: int, width: int, *boxes: tuple[int, int, int, int]) -> 
     return mask
 
 
-def only_crop(plan: CanvasPlan) -> Crop:
+def only_crop(plan: CropPlan) -> Crop:
     assert len(plan.crops) == 1
     return plan.crops[0]
 

@@ -10,6 +10,7 @@ from onereward_pack.nodes.canvas.extend import (
     extend_picture,
     extension_steps,
     margins,
+    new_area,
 )
 from onereward_pack.nodes.canvas.sizes import Extension, parse_extend
 from onereward_pack.nodes.errors import InputError
@@ -112,19 +113,19 @@ def test_the_source_keeps_its_bits_on_the_new_canvas(dtype: torch.dtype) -> None
     image = (torch.rand(2, 11, 13, 4) * 5 - 2).to(dtype)
     image[0, 3, 3, 0] = float("nan")
     before = image.clone()
-    pictures, mask = extend_picture(image, Margins(3, 5, 7, 0))
+    sides = Margins(3, 5, 7, 0)
+    pictures, new = extend_picture(image, sides), new_area(sides, 11, 13)
     assert pictures.shape == (2, 16, 23, 4) and pictures.dtype == dtype
-    assert mask.shape == (1, 16, 23) and mask.dtype == torch.float32
+    assert new.shape == (16, 23) and new.dtype == torch.bool
     kind = torch.int16 if dtype == torch.float16 else torch.int32
     source = pictures[:, 5:, 3:16].contiguous()
     assert torch.equal(source.view(kind), before.view(kind))
-    new = mask[0] == 1
-    assert new.sum() == 16 * 23 - 11 * 13 and not mask[0, 5:, 3:16].any()
+    assert new.sum() == 16 * 23 - 11 * 13 and not new[5:, 3:16].any()
     assert (pictures[:, new][..., :3] == 0.5).all() and (pictures[:, new][..., 3] == 1).all()
     pictures.zero_()
     assert torch.equal(image.view(kind), before.view(kind))
 
 
 def test_rgb_stays_rgb() -> None:
-    pictures, _ = extend_picture(torch.rand(1, 4, 4, 3), Margins(1, 1, 1, 1))
+    pictures = extend_picture(torch.rand(1, 4, 4, 3), Margins(1, 1, 1, 1))
     assert pictures.shape == (1, 6, 6, 3)

@@ -256,3 +256,24 @@ def test_no_weight_rises_above_one_whatever_the_width_of_the_fade() -> None:
     for blend in range(1, 513, 7):
         weights = masks.blend_mask(painted, 3, blend)
         assert weights.max() == 1 and weights.min() == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "pairs"),
+    [
+        (1, 1, [(0, 0)]),
+        (1, 3, [(0, 0), (0, 1), (0, 2)]),
+        (3, 1, [(0, 0), (1, 0), (2, 0)]),
+        (3, 3, [(0, 0), (1, 1), (2, 2)]),
+    ],
+)
+def test_one_meets_all_and_equal_batches_go_side_by_side(
+    images: int, count: int, pairs: list[tuple[int, int]]
+) -> None:
+    assert masks.pair_batches(images, count) == pairs
+
+
+@pytest.mark.parametrize(("images", "count"), [(4, 3), (2, 4), (0, 0), (0, 1), (1, 0)])
+def test_other_counts_are_refused_and_both_are_named(images: int, count: int) -> None:
+    with pytest.raises(InputError, match=f"{images} images do not pair with {count} masks"):
+        masks.pair_batches(images, count)

@@ -156,7 +156,7 @@ def test_pasting_the_untouched_crop_back_changes_nothing_visible() -> None:
     out = picture.clone()
     step = paste(out, crop, image[0], 1.0)
     assert (out - picture).abs().max() < 1e-5
-    assert step.after == pytest.approx(step.before, abs=1e-2)
+    assert step.corrected == pytest.approx(step.without, abs=1e-2)
 
 
 def test_the_seam_correction_lowers_the_step_that_paste_reports() -> None:
@@ -165,10 +165,10 @@ def test_the_seam_correction_lowers_the_step_that_paste_reports() -> None:
     shifted = picture + torch.tensor([0.03, 0.0, -0.02])
     out = picture.clone()
     corrected = paste(out, crop, shifted, 1.0)
-    assert corrected.before > 2 and corrected.after < 0.01
+    assert corrected.without > 2 and corrected.corrected < 0.01
     assert (out - picture).abs().max() < 1e-4
     plain = paste(picture.clone(), crop, shifted, 0.0)
-    assert plain.before == plain.after == corrected.before
+    assert plain.without == plain.corrected == corrected.without
 
 
 def test_cut_hands_over_clamped_rgb_of_the_models_size_and_leaves_the_picture() -> None:

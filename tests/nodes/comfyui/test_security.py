@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -18,8 +19,8 @@ from onereward_pack.nodes.comfyui.routes.security import (
     answer,
     is_here,
     json_body,
+    one_text,
     refusal,
-    text_of,
 )
 from onereward_pack.nodes.errors import (
     CredentialsError,
@@ -28,6 +29,12 @@ from onereward_pack.nodes.errors import (
     OneRewardError,
     RemoteError,
 )
+
+
+@dataclass(frozen=True)
+class KeyBody:
+    key: str
+
 
 JSON = {"Content-Type": "application/json"}
 HERE = "127.0.0.1:8188"
@@ -193,7 +200,7 @@ def test_work_is_answered_as_json_from_another_thread_and_a_fault_stays_one() ->
     {"Key": "secret"},
 ])  # fmt: skip
 def test_a_body_holds_one_text_and_nothing_else(body: dict[str, Any]) -> None:
-    assert text_of({"key": ""}, "key") == ""
+    assert one_text(KeyBody, {"key": ""}) == KeyBody("")
     with pytest.raises(InputError, match='not {"key": text}') as failure:
-        text_of(body, "key")
+        one_text(KeyBody, body)
     assert "secret" not in str(failure.value)

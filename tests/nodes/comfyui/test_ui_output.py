@@ -20,7 +20,7 @@ MODULE = "onereward_pack.nodes.comfyui.ui_output"
 
 
 @pytest.fixture
-def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module, with a ComfyUI whose temp folder is this test's and does not exist yet."""
     folder = SimpleNamespace(get_temp_directory=lambda: str(tmp_path / "temp"))
     monkeypatch.setitem(sys.modules, "folder_paths", folder)
@@ -50,7 +50,7 @@ def pixels(image: Image.Image) -> Tensor:
 
 
 def test_every_result_has_its_source_itself_and_the_words(
-    shown: ModuleType, tmp_path: Path
+    module: ModuleType, tmp_path: Path
 ) -> None:
     sources = torch.rand(2, 20, 30, 3).mul(255).round().div(255)
     images = torch.rand(4, 20, 30, 3).mul(255).round().div(255)
@@ -58,7 +58,7 @@ def test_every_result_has_its_source_itself_and_the_words(
         images, torch.zeros(4, 20, 30), sources=(0, 0, 1, 1), seeds=(2**63, 1, 2, 3),
         flagged=(False, True, False, False),
     )  # fmt: skip
-    [said] = shown.show(sources, done)["onereward"]
+    [said] = module.ui_output(sources, done)["onereward"]
     assert (said["badge"], said["summary"], said["report"]) == (
         "a badge", "a summary", "the report",
     )  # fmt: skip
@@ -72,27 +72,29 @@ def test_every_result_has_its_source_itself_and_the_words(
     assert pairs[0]["before"] == pairs[1]["before"]  # written once
 
 
-def test_the_files_hold_pixels_and_no_words(shown: ModuleType, tmp_path: Path) -> None:
-    shown.show(torch.rand(1, 8, 8, 3), edit_of(torch.rand(1, 8, 8, 3), torch.ones(1, 8, 8)))
+def test_the_files_hold_pixels_and_no_words(module: ModuleType, tmp_path: Path) -> None:
+    module.ui_output(torch.rand(1, 8, 8, 3), edit_of(torch.rand(1, 8, 8, 3), torch.ones(1, 8, 8)))
     for file in (tmp_path / "temp").iterdir():
         with Image.open(file) as image:
             assert image.info == {}
 
 
-def test_what_an_extension_added_is_transparent_before(shown: ModuleType, tmp_path: Path) -> None:
+def test_what_an_extension_added_is_transparent_before(module: ModuleType, tmp_path: Path) -> None:
     done = edit_of(torch.rand(1, 30, 50, 3), torch.zeros(1, 30, 50), origin=(4, 6))
     source = torch.ones(1, 20, 30, 3)
-    [said] = shown.show(source, done)["onereward"]
+    [said] = module.ui_output(source, done)["onereward"]
     before = pixels(read(tmp_path, said["pairs"][0]["before"]))
     assert before.shape == (30, 50, 4)
     assert torch.equal(before[4:24, 6:36], torch.ones(20, 30, 4))
     assert before[..., 3].sum() == 20 * 30
 
 
-def test_the_outline_lies_on_the_edge_of_the_blend_alone(shown: ModuleType, tmp_path: Path) -> None:
+def test_the_outline_lies_on_the_edge_of_the_blend_alone(
+    module: ModuleType, tmp_path: Path
+) -> None:
     mask = torch.zeros(1, 20, 20)
     mask[0, 5:15, 5:15] = 0.01
-    [said] = shown.show(torch.rand(1, 20, 20, 3), edit_of(torch.rand(1, 20, 20, 3), mask))[
+    [said] = module.ui_output(torch.rand(1, 20, 20, 3), edit_of(torch.rand(1, 20, 20, 3), mask))[
         "onereward"
     ]
     outline = pixels(read(tmp_path, said["pairs"][0]["outline"]))
@@ -102,9 +104,9 @@ def test_the_outline_lies_on_the_edge_of_the_blend_alone(shown: ModuleType, tmp_
     assert outline[:3, :, 3].sum() == 0
 
 
-def test_a_picture_beyond_the_limit_is_shown_reduced(shown: ModuleType, tmp_path: Path) -> None:
+def test_a_picture_beyond_the_limit_is_shown_reduced(module: ModuleType, tmp_path: Path) -> None:
     image = torch.rand(1, 30, 4100, 4)
-    [said] = shown.show(image, edit_of(image, torch.ones(1, 30, 4100)))["onereward"]
+    [said] = module.ui_output(image, edit_of(image, torch.ones(1, 30, 4100)))["onereward"]
     [pair] = said["pairs"]
     assert {read(tmp_path, pair[what]).size for what in ("before", "after", "outline")} == {
         (2048, 15)

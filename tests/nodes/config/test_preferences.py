@@ -74,6 +74,57 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert [file.name for file in tmp_path.iterdir()] == [FILE_NAME]
 
 
+# Byte for byte what the pack wrote at commit 30f877f, before its canvas had alpha.
+OF_30F877F = """{
+  "auto_order": [
+    "fal",
+    "local",
+    "preview"
+  ],
+  "run_ceiling": 2.5,
+  "session_ceiling": 12.0,
+  "canvas": {
+    "grow": -4,
+    "blend": 32,
+    "context": 2.0,
+    "target": "1.5 MP",
+    "regions": "one crop",
+    "seam": 0.5,
+    "clean": false,
+    "invert": true
+  }
+}
+"""
+DEFAULTS_OF_30F877F = """{
+  "auto_order": [
+    "local",
+    "fal",
+    "preview"
+  ],
+  "run_ceiling": 0.0,
+  "session_ceiling": 0.0,
+  "canvas": null
+}
+"""
+
+
+def test_files_of_an_earlier_version_still_load_and_are_written_the_same(tmp_path: Path) -> None:
+    write(tmp_path, OF_30F877F)
+    canvas = CanvasOptions(
+        grow=-4, blend=32, context=2.0, target="1.5 MP", regions="one crop", seam=0.5,
+        clean=False, invert=True,
+    )  # fmt: skip
+    loaded = load(tmp_path)
+    assert loaded == Preferences(("fal", "local", "preview"), 2.5, 12.0, canvas)
+    save(tmp_path, loaded)
+    written = (tmp_path / FILE_NAME).read_text()
+    assert written == OF_30F877F.replace('"invert": true', '"invert": true,\n    "alpha": "keep"')
+    write(tmp_path, DEFAULTS_OF_30F877F)
+    assert load(tmp_path) == Preferences()
+    save(tmp_path, load(tmp_path))
+    assert (tmp_path / FILE_NAME).read_text() == DEFAULTS_OF_30F877F
+
+
 def test_a_change_keeps_what_it_does_not_name(tmp_path: Path) -> None:
     save(tmp_path, OTHER)
     changed = change(tmp_path, {"run_ceiling": 3})

@@ -17,7 +17,13 @@ from onereward_pack.nodes.contracts import (
     EditTask,
     ProgressSink,
 )
-from onereward_pack.nodes.edit.job_runner import SHOWN, Bar, Job, failure_of, run_jobs
+from onereward_pack.nodes.edit.job_runner import (
+    STATUS_TEXTS,
+    BackendCall,
+    Bar,
+    failure_of,
+    run_calls,
+)
 from onereward_pack.nodes.errors import (
     BalanceError,
     CredentialsError,
@@ -70,10 +76,12 @@ class WorkingBackend:
         self, count: int, progress: ProgressSink | None = None
     ) -> Iterator[EditResult | OneRewardError]:
         sink = progress or RecordingProgress()
-        return run_jobs(self, [self.job(n, sink) for n in range(count)], sink)
+        return run_calls(self, [self.job(n, sink) for n in range(count)], sink)
 
-    def job(self, number: int, sink: ProgressSink) -> Job:
-        return Job(f"crop {number}", lambda: RECIPE.on(*PIXELS, seed=number, num_images=1), sink)
+    def job(self, number: int, sink: ProgressSink) -> BackendCall:
+        return BackendCall(
+            f"crop {number}", lambda: RECIPE.on(*PIXELS, seed=number, num_images=1), sink
+        )
 
 
 def seeds(results: list[EditResult | OneRewardError]) -> list[int | str]:
@@ -289,13 +297,13 @@ def test_the_line_shows_a_few_jobs_only() -> None:
 
     list(WorkingBackend(work, 8).start(8, sink))
     longest = max(sink.texts, key=len)
-    assert longest.startswith("0 of 8 done | 1: running | ") and longest.count("|") == SHOWN
+    assert longest.startswith("0 of 8 done | 1: running | ") and longest.count("|") == STATUS_TEXTS
 
 
 def test_a_jobs_steps_move_its_own_progress_and_are_no_words() -> None:
     sinks = [RecordingProgress() for _ in range(3)]
     backend = WorkingBackend(lambda number, progress: progress.step(number, 28), 3)
-    list(run_jobs(backend, [backend.job(n, sink) for n, sink in enumerate(sinks)], sinks[0]))
+    list(run_calls(backend, [backend.job(n, sink) for n, sink in enumerate(sinks)], sinks[0]))
     assert [sink.steps for sink in sinks] == [[(n, 28)] for n in range(3)]
     assert [sink.texts for sink in sinks] == [[]] * 3
 

@@ -11,7 +11,7 @@ import torch
 from onereward_pack.local_backend.backends.flux import LocalBackend, PreviewBackend
 from onereward_pack.nodes.backends import resolve_backend
 from onereward_pack.nodes.canvas.crop_plan import plan_crops
-from onereward_pack.nodes.canvas.extend import Margins, extend_picture
+from onereward_pack.nodes.canvas.extend import Margins, extend_picture, new_area
 from onereward_pack.nodes.canvas.geometry import Crop
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.canvas.stitch import cut
@@ -92,8 +92,8 @@ def test_the_new_area_of_an_extension_is_never_known(rows: int, limits: Capabili
     options = CanvasOptions(grow=0, blend=24, clean=False)
     for columns in range(16):
         sides = Margins(left=40, top=25, right=29 + columns, bottom=rows)
-        picture, mask = extend_picture(noise(100, 120, 2)[None], sides)
-        assert check_known(picture[0], mask[0], options, limits)
+        picture = extend_picture(noise(100, 120, 2)[None], sides)
+        assert check_known(picture[0], new_area(sides, 100, 120), options, limits)
 
 
 @pytest.mark.parametrize(

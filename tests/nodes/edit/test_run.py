@@ -17,7 +17,7 @@ from onereward_pack.nodes.canvas.extend import ANCHORS, margins
 from onereward_pack.nodes.canvas.options import REGION_CHOICES, CanvasOptions
 from onereward_pack.nodes.canvas.sizes import parse_extend
 from onereward_pack.nodes.contracts import EditRecipe, EditResult, EditTask
-from onereward_pack.nodes.edit.run import default_canvas, edit, extend
+from onereward_pack.nodes.edit.run import edit, extend
 from onereward_pack.nodes.errors import (
     ContentPolicyError,
     InputError,
@@ -256,15 +256,10 @@ def test_an_overlap_out_of_range_is_refused(overlap: int) -> None:
         )
 
 
-def test_remove_grows_more_by_default() -> None:
-    assert default_canvas(EditTask.REMOVE).grow == 12
-    assert default_canvas(EditTask.FILL).grow == 8
-
-
 def test_the_report_names_backend_recipe_crops_seam_and_times() -> None:
     report = edit(picture(), square(), RECIPE, None, ColourBackend(), RecordingProgress()).report
     for words in ("fill: a cat", "colour, 28 steps, cfg 4", "seed 5, acceleration regular",
-                  "crop 1 at x", "seam step", "denoise"):  # fmt: skip
+                  "crop 1 at x", "seam correction (delta E)", "denoise"):  # fmt: skip
         assert words in report
 
 

@@ -1,4 +1,4 @@
-"""The plan before an edit: the very crops of the edit, their pixels, price, time and words."""
+"""The estimate before an edit: the very crops of the edit, their pixels, price, time and words."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 import torch
 from fakes.backend import ColourBackend, RecordingProgress
+from onereward_pack.nodes.canvas import extend as canvas_extend
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.canvas.overlay import FILLED
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
 from onereward_pack.nodes.edit import eta
+from onereward_pack.nodes.edit.plan import BatchSize
 from onereward_pack.nodes.edit.run import edit, extend
-from onereward_pack.nodes.errors import CredentialsError
-from onereward_pack.nodes.estimate.estimator import (
-    MAX_PIXELS,
-    PlanRequest,
-    Refused,
-    at_fault,
-    make_plan,
-)
+from onereward_pack.nodes.errors import CredentialsError, InputError, at_fault
+from onereward_pack.nodes.estimate.estimator import EstimateRequest, estimate
 from onereward_pack.nodes.image_io import from_data_uri
 from PIL import Image
 from torch import Tensor
@@ -30,12 +26,12 @@ from torch import Tensor
 RECIPE = EditRecipe(task=EditTask.FILL, prompt="a dog")
 
 
-def request(height: int = 300, width: int = 400, **more: Any) -> PlanRequest:
+def request(height: int = 300, width: int = 400, **more: Any) -> EstimateRequest:
     task = more.pop("task", EditTask.FILL)
-    return PlanRequest(task, more.pop("pictures", 1), height, width, **more)
+    return EstimateRequest(task, BatchSize(more.pop("pictures", 1), height, width), **more)
 
 
-def extension(height: int = 96, width: int = 96, **more: Any) -> PlanRequest:
+def extension(height: int = 96, width: int = 96, **more: Any) -> EstimateRequest:
     return request(height, width, task=EditTask.EXTEND, **more)
 
 
@@ -52,8 +48,8 @@ class NeverRun(ColourBackend):
     name = "colours"
 
 
-def plan(asked: PlanRequest, **more: Any) -> dict[str, Any]:
-    return make_plan(asked, more.pop("backend", NeverRun()), more.pop("kind", "local"), **more)
+def plan(asked: EstimateRequest, **more: Any) -> dict[str, Any]:
+    return estimate(asked, more.pop("backend", NeverRun()), more.pop("kind", "local"), **more)
 
 
 def pixels(overlay: str) -> Tensor:
@@ -80,7 +76,7 @@ def test_a_mask_of_bytes_is_planned_as_the_mask_it_was() -> None:
 
 def test_an_empty_mask_costs_nothing_and_says_so() -> None:
     asked = request(mask=torch.zeros(1, 64, 64, dtype=torch.uint8))
-    said = plan(asked, kind="fal", foresee=lambda pixels: (9.0, "no"))
+    said = plan(asked, kind="fal", price_of=lambda pixels: (9.0, "no"))
     assert said["crops"] == [] and said["jobs"] == 0 and said["overlay"] is None
     assert said["words"] == "The mask is empty: the picture goes through untouched, at no cost."
     assert said["price"] is None and said["notes"] == []
@@ -114,10 +110,10 @@ def test_a_resized_mask_is_said() -> None:
 
 
 def test_a_mask_of_another_shape_names_the_mask() -> None:
-    with pytest.raises(Refused, match="Mask is 200x200, but the picture is 400x300") as refused:
+    with pytest.raises(InputError, match="Mask is 200x200, but the picture is 400x300") as refused:
         plan(request(mask=torch.ones(1, 200, 200)))
     assert refused.value.input == "mask"
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(InputError) as refused:
         plan(request())
     assert refused.value.input == "mask"
 
@@ -186,30 +182,43 @@ def test_a_picture_that_has_the_shape_goes_through() -> None:
         ({"extend_to": "64x64"}, "extend_to", "smaller than the picture"),
         ({"anchor": "north"}, "extend_to", "Unknown anchor 'north'"),
         ({"overlap": 9999}, "overlap", "Overlap 9999 is out of range"),
-        ({"extend_to": "6000"}, "extend_to", "at most 128 MP"),
         ({"extend_to": "16384"}, "extend_to", "at most 256 MP"),
     ],
 )
 def test_what_extend_cannot_do_names_its_input(
     fields: dict[str, Any], named: str, words: str
 ) -> None:
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(InputError, match=words) as refused:
         plan(extension(**fields))
     assert refused.value.input == named
 
 
-def test_the_largest_canvas_is_the_limit_and_not_beyond() -> None:
-    assert MAX_PIXELS == 128 * 2**20
+def test_the_largest_canvas_is_one_limit_for_the_estimate_and_for_the_edit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canvas_extend, "MAX_CANVAS", 200 * 100)
+    recipe = EditRecipe(task=EditTask.EXTEND, prompt="hills")
+
+    def run(to: str) -> None:
+        backend, progress = ColourBackend(), RecordingProgress()
+        extend(torch.rand(1, 90, 90, 3), to, "center", 8, recipe, None, backend, progress)
+
+    assert plan(extension(90, 90, extend_to="200x100"))["size"] == [200, 100]
+    run("200x100")
+    words = "The new canvas is 201x100, 0 MP; at most 0 MP can be made. Extend less."
+    for refused in (lambda: plan(extension(90, 90, extend_to="201x100")), lambda: run("201x100")):
+        with pytest.raises(InputError, match=words):
+            refused()
 
 
 def test_the_price_is_asked_for_the_jobs_pixels() -> None:
     asked: list[Sequence[int]] = []
 
-    def foresee(pixels: Sequence[int]) -> tuple[float | None, str]:
+    def price_of(pixels: Sequence[int]) -> tuple[float | None, str]:
         asked.append(pixels)
         return 0.0187, "More than the cap."
 
-    said = plan(request(mask=two_spots(), num_images=2), kind="fal", foresee=foresee)
+    said = plan(request(mask=two_spots(), num_images=2), kind="fal", price_of=price_of)
     sizes = [w * h for w, h in (crop["seen"] for crop in said["crops"])]
     assert asked == [[sizes[0], sizes[0], sizes[1], sizes[1]]]
     assert said["price"] == 0.0187 and said["notes"] == ["More than the cap."]
@@ -217,10 +226,10 @@ def test_the_price_is_asked_for_the_jobs_pixels() -> None:
 
 
 def test_a_plan_without_a_key_is_a_plan_still() -> None:
-    def foresee(pixels: Sequence[int]) -> tuple[float | None, str]:
+    def price_of(pixels: Sequence[int]) -> tuple[float | None, str]:
         raise CredentialsError("There is no fal key.")
 
-    said = plan(request(mask=two_spots()), kind="fal", foresee=foresee)
+    said = plan(request(mask=two_spots()), kind="fal", price_of=price_of)
     assert len(said["crops"]) == 2 and said["price"] is None
     assert said["notes"] == ["There is no fal key."]
     assert said["words"].endswith("price unknown")
@@ -233,7 +242,7 @@ def test_the_time_is_told_by_what_the_backend_took_before() -> None:
     asked = request(mask=two_spots(), steps=10, cfg=4.0)
     first = plan(asked, backend=Timed())
     assert first["seconds"] is None and " s" not in first["words"]
-    eta.note("timed", "regular", first["megapixels"] * 10 * 2, 3.0)
+    eta.record("timed", "regular", first["megapixels"] * 10 * 2, 3.0)
     assert plan(asked, backend=Timed())["seconds"] == pytest.approx(3.0)
     assert plan(asked, backend=Timed())["words"].endswith("on timed, about 3 s")
     twice = request(mask=two_spots(), steps=10, cfg=4.0, num_images=50)
@@ -248,7 +257,7 @@ def test_notes_come_once_and_in_order() -> None:
 
 
 def test_the_innermost_input_at_fault_is_named() -> None:
-    with pytest.raises(Refused) as refused, at_fault("image"), at_fault("mask"):
+    with pytest.raises(CredentialsError) as refused, at_fault("image"), at_fault("mask"):
         raise CredentialsError("no")
     assert refused.value.input == "mask" and str(refused.value) == "no"
 

@@ -198,6 +198,6 @@ def test_tidy_makes_one_short_line() -> None:
 
 @pytest.mark.parametrize("piece", ["https://", "https://a/", "data:;base64", "x" * 8, " ?"])
 def test_tidy_takes_no_time_for_a_hostile_text(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(tidy(piece * 20_000)) <= LONGEST + 3
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

@@ -196,7 +196,7 @@ def test_an_endless_answer_costs_little_time_and_memory(
     fal.fail(phase, make())
     with memory_at_most(300):
         first = attempt(fal, tmp_path)
-    assert first.error is not None and first.seconds < 3
+    assert first.error is not None and first.seconds < 10
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_picture_far_too_large_costs_little_time_and_memory(
     with memory_at_most(500):
         first = attempt(fal, tmp_path)
     assert isinstance(first.error, RemoteError) and first.error.may_be_billed
-    assert first.seconds < 3 and len(fal.jobs) == 1
+    assert first.seconds < 10 and len(fal.jobs) == 1
 
 
 def test_a_file_that_has_moved_is_followed_but_not_in_circles(

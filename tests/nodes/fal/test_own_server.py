@@ -29,14 +29,14 @@ from fakes.fal_server import FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec, ProgressSink
 from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import InputError, RemoteError
-from onereward_pack.nodes.estimate.summary import money
+from onereward_pack.nodes.estimate.estimator import money
 from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
 from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE, find_server
 from onereward_pack.nodes.fal.progress import NoProgress, StepProgress
 from onereward_pack.nodes.fal.schemas import Status
 
-AT_ONCE = 0.5  # seconds
+AT_ONCE = 2.0  # seconds, on a busy machine
 STEPS = [f"step {number} of 4" for number in range(1, 5)]
 
 

@@ -1,5 +1,5 @@
-// A batch of before/after pairs in one pane: which is shown, the outline, a look at the source.
-// The view in a node and the full size are both made of it.
+// A batch of before/after pairs in one pane: paging, the outline of the blend, holding the source.
+// The view in a node and the full-size dialog both use it.
 
 import { icon } from "./icons.mjs"
 import { ComparePane } from "./pane.mjs"
@@ -14,7 +14,7 @@ export class CompareBatch {
   outlined = false
   step = null
   #pictures = new Pictures()
-  #asked = 0
+  #requested = 0
   #drawn = 0
   #changed
 
@@ -23,7 +23,7 @@ export class CompareBatch {
     this.#changed = changed
     this.pane = new ComparePane()
     this.pane.element.hidden = true
-    this.words = el("p", { class: "orc-words", role: "status" })
+    this.message = el("p", { class: "orc-message", role: "status" })
     this.count = el("span", { class: "orc-count", role: "status" })
     const turn = (name, label, by) => button(icon(name), label, () => this.turn(by))
     const previous = turn("previous", "Previous picture (Page Up)", -1)
@@ -78,7 +78,7 @@ export class CompareBatch {
     return act !== undefined
   }
 
-  /** Act on a key that is let go. */
+  /** Act on a key that is released. */
   keyUp(event) {
     if (event.key.toLowerCase() === "b") this.holdSource(false)
   }
@@ -92,25 +92,25 @@ export class CompareBatch {
     return keys
   }
 
-  /** The order of arrival does not matter: a picture never replaces one that was asked for later. */
+  /** A picture never replaces one that was requested later, whichever is loaded first. */
   async #draw() {
     this.#label()
-    const asked = ++this.#asked
+    const requested = ++this.#requested
     const step = this.step
     const found = await this.#load(step)
-    if (asked < this.#drawn || !found) return
-    this.#drawn = asked
-    this.words.textContent = found.words
+    if (requested < this.#drawn || !found) return
+    this.#drawn = requested
+    this.message.textContent = found.message
     this.pane.place(found, step ? "step preview" : "after")
     this.source.hidden = !found.before
     this.#changed(found.after ?? null)
-    if (!step && this.pairs.length > 1) this.#expectNeighbours()
+    if (!step && this.pairs.length > 1) this.#prefetchNeighbours()
   }
 
   #load(step) {
     if (step) return this.#pictures.step(this.pair?.before, step)
     if (this.pair) return this.#pictures.pair(this.pair, this.outlined)
-    return { words: "Run the node to see before and after." }
+    return { message: "Run the node to see before and after." }
   }
 
   #label() {
@@ -120,9 +120,9 @@ export class CompareBatch {
     this.outline.setAttribute("aria-pressed", this.outlined)
   }
 
-  #expectNeighbours() {
+  #prefetchNeighbours() {
     for (const by of [1, this.pairs.length - 1]) {
-      this.#pictures.expect(this.pairs[(this.index + by) % this.pairs.length])
+      this.#pictures.prefetch(this.pairs[(this.index + by) % this.pairs.length])
     }
   }
 }

@@ -1,4 +1,4 @@
-// Drags that stay ours: ComfyUI's canvas below hears nothing of them.
+// Pointer drags (pointer capture) that are hidden from ComfyUI's canvas below.
 
 /**
  * Follow pointers that go down on `element` until they are let go, also outside of it.
@@ -11,29 +11,29 @@ export function onDrag(element, begin, end = () => {}) {
   element.addEventListener("pointerdown", (event) => {
     const follow = begin(event)
     if (!follow) return
-    keep(event)
+    stopPropagation(event)
     hold(element, event.pointerId, follow, end)
   })
 }
 
-/** Let no element around hear of this event. */
-export function keep(event) {
+/** Hide an event from the elements around. */
+export function stopPropagation(event) {
   event.stopPropagation()
 }
 
 function hold(element, pointerId, follow, end) {
   const holding = new AbortController()
   const on = (name, handle) => element.addEventListener(name, handle, { signal: holding.signal })
-  const ours = (handle) => (event) => {
-    keep(event)
+  const own = (handle) => (event) => {
+    stopPropagation(event)
     if (event.pointerId === pointerId) handle(event)
   }
   element.setPointerCapture(pointerId)
   element.classList.add("orc-dragging")
-  on("pointermove", ours(follow))
-  on("pointerup", keep)
-  on("contextmenu", keep)
-  on("lostpointercapture", ours((event) => {
+  on("pointermove", own(follow))
+  on("pointerup", stopPropagation)
+  on("contextmenu", stopPropagation)
+  on("lostpointercapture", own((event) => {
     holding.abort()
     element.classList.remove("orc-dragging")
     end(event)

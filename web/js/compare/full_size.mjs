@@ -1,4 +1,4 @@
-// The before/after view over the whole window, with zoom.
+// The full-size dialog: the before/after view over the whole window, with zoom and pan.
 
 import { CompareBatch, group } from "./batch.mjs"
 import { onDrag } from "./drag.mjs"
@@ -34,7 +34,7 @@ class FullSize {
   #open = new AbortController()
   #percent = el("output", { class: "orc-percent" })
   #label = el("span", { class: "orc-caption or-quiet" })
-  #view = el("div", { class: "orc-viewport" }, this.#batch.pane.element, this.#batch.words)
+  #view = el("div", { class: "orc-viewport" }, this.#batch.pane.element, this.#batch.message)
 
   constructor(pairs, index, at, outlined) {
     const named = { class: "onereward or-full", "aria-label": "Before and after, full size" }
@@ -66,7 +66,7 @@ class FullSize {
 
   #listen() {
     const { signal } = this.#open
-    // The window hears a key first: nothing of ComfyUI does, not even when nothing has the focus.
+    // Capture on the window: ComfyUI gets no key, not even when nothing has the focus.
     window.addEventListener("keydown", (event) => this.#keyDown(event), { capture: true, signal })
     window.addEventListener("keyup", (event) => this.#keyUp(event), { capture: true, signal })
     window.addEventListener("blur", () => this.#letGo(), { signal })
@@ -93,7 +93,7 @@ class FullSize {
     if (event.key === " " && !onButton) this.#setSpace(true)
     else if (!this.#batch.key(event) && !this.#zoomKey(event)) {
       const held = onButton === this.#batch.source && [" ", "Enter"].includes(event.key)
-      if (held) this.#batch.holdSource(true) // the button itself does not hear of keys
+      if (held) this.#batch.holdSource(true) // the button itself gets no keys
       return
     }
     event.preventDefault()
@@ -126,12 +126,12 @@ class FullSize {
     return act !== undefined
   }
 
-  /** The divider moves the divider; a picture that is cut off is pushed; else all moves the divider. */
+  /** A press pans a cropped picture; on the divider, and elsewhere, it moves the divider. */
   #press(event) {
     const { pane } = this.#batch
     if (event.button > 1 || pane.element.hidden) return null
-    const pushes = event.button === 1 || this.#space
-    const pans = pushes || (this.#zoom.cropped && !pane.isDivider(event.target))
+    const panning = event.button === 1 || this.#space
+    const pans = panning || (this.#zoom.cropped && !pane.isDivider(event.target))
     this.#fingers.set(event.pointerId, this.#point(event))
     pane.focus()
     if (pans) return (move) => this.#drag(move)
@@ -139,7 +139,7 @@ class FullSize {
     return (move) => (this.#fingers.size > 1 ? this.#drag(move) : pane.follow(move))
   }
 
-  /** Push the picture with one pointer; two fingers also stretch it. */
+  /** Pan with one pointer, zoom with two (pinch). */
   #drag(event) {
     const place = this.#point(event)
     const last = this.#fingers.get(event.pointerId)

@@ -1,4 +1,4 @@
-// The few line drawings on the buttons of the before/after view, in the colour of the text.
+// SVG icons for the buttons of the before/after view, in the colour of the text.
 
 const SVG = "http://www.w3.org/2000/svg"
 const LINES = {

@@ -1,4 +1,4 @@
-// Two pictures in one place with a divider between them.
+// The comparison slider: two pictures on top of each other with a divider between them.
 
 import { icon } from "./icons.mjs"
 import { el } from "../lib/dom.mjs"

@@ -1,6 +1,6 @@
-// Loads the pictures of a before/after pair, and knows when one is no longer there.
+// Image loading for before/after pairs, with a cache and prefetch; a picture that is gone gives a message.
 
-/** What to say of a picture that ComfyUI has thrown away, as it does with its temp folder. */
+/** The message for a picture that ComfyUI has deleted, as it does with its temp folder. */
 export const GONE = "The picture is no longer there. Run the node again."
 const SOURCE_GONE = "The source is no longer there. Run the node again."
 const OUTLINE_GONE = "The outline is no longer there. Run the node again."
@@ -11,23 +11,23 @@ const SAME_SHAPE = 0.02
 export class Pictures {
   #loads = new Map()
 
-  /** `before`, `after` and `outline` as images, null where there is none; `words` if one is gone. */
+  /** `before`, `after` and `outline` as images, null where there is none; `message` if one is gone. */
   async pair({ before, after, outline }, outlined) {
     const wanted = [["before", before], ["after", after], ["outline", outlined && outline]]
     const [source, result, edge] = await Promise.all(wanted.map(([side, url]) => this.#get(side, url)))
-    if (!result) return { words: GONE }
-    const words = before && !source ? SOURCE_GONE : outlined && outline && !edge ? OUTLINE_GONE : ""
-    return { before: source, after: result, outline: edge, words }
+    if (!result) return { message: GONE }
+    const message = before && !source ? SOURCE_GONE : outlined && outline && !edge ? OUTLINE_GONE : ""
+    return { before: source, after: result, outline: edge, message }
   }
 
   /** A running edit's picture, beside the source if it shows the same; null if it is gone. */
   async step(before, url) {
     const [source, step] = await Promise.all([this.#get("before", before), load("step preview", url)])
-    return step && { before: sameShape(source, step) ? source : null, after: step, words: "" }
+    return step && { before: sameShape(source, step) ? source : null, after: step, message: "" }
   }
 
-  /** Have the pictures of a pair at hand before they are asked for. */
-  expect({ before, after }) {
+  /** Prefetch the pictures of a pair. */
+  prefetch({ before, after }) {
     this.#get("before", before)
     this.#get("after", after)
   }

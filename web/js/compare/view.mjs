@@ -1,7 +1,7 @@
-// The before/after view in a node: source left of the divider, result right of it.
+// The before/after view in a node (a comparison slider): source left of the divider, result right of it.
 
 import { CompareBatch, group } from "./batch.mjs"
-import { keep, onDrag } from "./drag.mjs"
+import { onDrag, stopPropagation } from "./drag.mjs"
 import { icon } from "./icons.mjs"
 import { button, el, useStyle } from "../lib/dom.mjs"
 import { openFullSize } from "./full_size.mjs"
@@ -36,7 +36,7 @@ export class CompareView {
 
   /**
    * Show pairs { before, after, outline, label } of URLs; `outline` and `label` may be missing, and
-   * so may `before`. A batch of as many pictures as the last keeps the place in it.
+   * so may `before`. A batch of as many pictures as the last stays at the same index.
    */
   show(pairs, { caption = "" } = {}) {
     const same = pairs.length === this.#batch.pairs.length
@@ -55,19 +55,19 @@ export class CompareView {
   }
 
   #frame() {
-    const { pane, pager, outline, source, words } = this.#batch
+    const { pane, pager, outline, source, message } = this.#batch
     const tools = group("orc-tools", "View", outline, source, this.#fullButton)
     for (const part of [pager, tools]) {
-      part.addEventListener("pointerdown", keep) // else the node would be dragged
-      part.addEventListener("dblclick", keep)
+      part.addEventListener("pointerdown", stopPropagation) // else the node would be dragged
+      part.addEventListener("dblclick", stopPropagation)
       part.addEventListener("click", () => this.#label())
     }
     onDrag(pane.element, (event) => this.#press(event))
     pane.element.addEventListener("dblclick", (event) => {
-      keep(event)
+      stopPropagation(event)
       this.#full()
     })
-    return el("div", { class: "orc-frame" }, pane.element, words, pager, tools)
+    return el("div", { class: "orc-frame" }, pane.element, message, pager, tools)
   }
 
   #press(event) {
@@ -80,12 +80,12 @@ export class CompareView {
 
   #keyDown(event) {
     const pressed = [" ", "Enter"].includes(event.key) && event.target.closest("button")
-    if (pressed) return keep(event) // the browser presses the button
+    if (pressed) return stopPropagation(event) // the browser presses the button
     const full = event.key.toLowerCase() === "f" && !event.ctrlKey && !event.metaKey && !event.altKey
     if (full) this.#full()
     else if (!this.#batch.key(event)) return
     this.#label()
-    keep(event)
+    stopPropagation(event)
     event.preventDefault()
   }
 
@@ -105,9 +105,9 @@ export class CompareView {
 
   #label() {
     const { pair, step } = this.#batch
-    const words = [pair?.label, this.#caption].filter(Boolean).join(" \u00b7 ")
+    const text = [pair?.label, this.#caption].filter(Boolean).join(" \u00b7 ")
     // Not of this picture, but its line stays: the picture must not jump while an edit runs.
-    this.#captionLine.textContent = step && words ? "\u00a0" : words
+    this.#captionLine.textContent = step && text ? "\u00a0" : text
     this.#fullButton.hidden = !pair || Boolean(step)
   }
 }

@@ -1,4 +1,4 @@
-// Where a picture lies in a window, and how large. No page elements here.
+// Zoom and pan: where a picture lies in a window, and at what scale. No page elements here.
 
 const STOPS = [0.05, 0.1, 0.167, 0.25, 0.333, 0.5, 0.667, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32]
 const LARGEST = STOPS.at(-1)

@@ -1,4 +1,5 @@
-// ComfyUI's page, as far as the pack uses it. No other file imports ComfyUI's scripts.
+// ComfyUI's front end, as far as the pack uses it: events, toasts, commands. No other file imports
+// ComfyUI's scripts.
 
 import { api } from "../../../../scripts/api.js"
 import { app } from "../../../../scripts/app.js"

@@ -1,4 +1,4 @@
-// Page elements without a framework.
+// DOM helpers without a framework: elements, buttons, style sheets.
 
 /**
  * One element. Attributes whose value is a function are event listeners, `true` sets an attribute
@@ -15,7 +15,7 @@ export function el(tag, attributes = {}, ...children) {
   return element
 }
 
-/** A button with a spoken name. */
+/** A button; `label` is its tooltip and its accessible name. */
 export function button(text, label, click, attributes = {}) {
   return el("button", { type: "button", title: label, "aria-label": label, click, ...attributes }, text)
 }

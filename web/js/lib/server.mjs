@@ -1,10 +1,10 @@
-// The pack's own routes, and the files that ComfyUI shows.
+// HTTP requests to the pack's own routes, and the URLs of files that ComfyUI serves.
 
 import { api } from "./comfy.mjs"
 
 /**
- * What a route refused, in words for the user; `input` names the node's input at fault, if any, and
- * `status` is the HTTP status.
+ * Why a route refused a request, as a message for the user. `input` names the node's input at fault,
+ * if any; `status` is the HTTP status.
  */
 export class ServerError extends Error {
   constructor(message, input, status) {
@@ -25,14 +25,14 @@ export function postJson(path, body, signal) {
   return send(path, { method: "POST", headers, body: JSON.stringify(body), signal })
 }
 
-/** Where the page finds a file that ComfyUI holds: { filename, subfolder, type }. */
+/** The URL of a file that ComfyUI holds: { filename, subfolder, type }. */
 export function viewUrl(file, options = {}) {
   return api.apiURL(`/view?${new URLSearchParams({ subfolder: "", ...file, ...options })}`)
 }
 
 async function send(path, options) {
   const reply = await api.fetchApi(`/onereward/${path}`, options)
-  const said = await reply.json().catch(() => ({}))
-  if (reply.ok) return said
-  throw new ServerError(said.error ?? `ComfyUI answered ${reply.status}.`, said.input, reply.status)
+  const payload = await reply.json().catch(() => ({}))
+  if (reply.ok) return payload
+  throw new ServerError(payload.error ?? `ComfyUI answered ${reply.status}.`, payload.input, reply.status)
 }

@@ -1,7 +1,8 @@
-// "Edit with OneReward" on a Load Image node: a task node and a preview, wired and in view.
+// The context menu and commands "Edit with OneReward" of a Load Image node: they add a task node and a
+// preview, wired and in view.
 
 import { app, command, toast } from "../lib/comfy.mjs"
-import { say } from "../lib/locale_fallback.mjs"
+import { translateEntry } from "../lib/locale_fallback.mjs"
 
 const SOURCES = ["LoadImage", "LoadImageOutput"]
 const TASKS = [
@@ -20,7 +21,8 @@ const PREVIEW_SIZE = [320, 340]
 /** What to add to the menu of a node: four edits for a Load Image node, nothing for others. */
 export function menuItems(node) {
   if (!isSource(node)) return []
-  return [{ content: say(TITLE), has_submenu: true, submenu: { options: taskItems(node) } }]
+  const submenu = { options: taskItems(node) }
+  return [{ content: translateEntry(TITLE), has_submenu: true, submenu }]
 }
 
 /** The same as commands on the one selected Load Image node, so that they can have keys. */
@@ -49,7 +51,10 @@ function isSource(node) {
 }
 
 function taskItems(node) {
-  return TASKS.map((task) => ({ content: say(task.label), callback: () => void editWith(task, node) }))
+  return TASKS.map((task) => ({
+    content: translateEntry(task.label),
+    callback: () => void editWith(task, node),
+  }))
 }
 
 function withSelected(act) {
@@ -63,13 +68,13 @@ function showMenu(node) {
   const page = app.canvas.canvas.getBoundingClientRect()
   const left = page.left + (node.pos[0] + node.size[0] + offset[0]) * scale
   const top = page.top + (node.pos[1] + offset[1]) * scale
-  return new LiteGraph.ContextMenu(taskItems(node), { title: say(TITLE), left, top })
+  return new LiteGraph.ContextMenu(taskItems(node), { title: translateEntry(TITLE), left, top })
 }
 
 async function editWith(task, source) {
   const [edit, preview] = asOneStep(() => addNodes(task, source))
   await bringIntoView([source, edit, preview])
-  // The mask editor opens for what is selected, and keeps it.
+  // The mask editor opens for the selected node, and stays with it.
   if (task.masked) {
     app.canvas.selectItems([source])
     await command("Comfy.MaskEditor.OpenMaskEditor")

@@ -1,4 +1,4 @@
-// An error as the node shows it: the pack's own words, and where they name an input, a way to it.
+// The error message on a node, with a button that leads to the input, the node or the settings it names.
 
 import { app, command, redraw } from "../lib/comfy.mjs"
 import { button } from "../lib/dom.mjs"
@@ -6,13 +6,13 @@ import { button } from "../lib/dom.mjs"
 const SETTINGS = "Settings"
 const NEAR = ["Canvas", "Fal Backend", "Local Backend", "Model Backend"]
 
-/** Text and buttons for a message about this node. `input` names the one at fault, if known. */
-export function errorWords(node, message, input) {
+/** The content of an error line: text and button. `input` names the input at fault, if known. */
+export function errorContent(node, message, input) {
   const found = input ? inputLink(node, input) : firstLink(node, message)
   return found ? [message, " ", found] : [message]
 }
 
-/** The way to whatever the message names first. */
+/** A button to whatever the message names first. */
 function firstLink(node, message) {
   const links = [
     ...NEAR.map((name) => [`OneReward ${name}`, () => nodeLink(node, `OneReward${name.replace(" ", "")}`)]),
@@ -20,26 +20,26 @@ function firstLink(node, message) {
     [SETTINGS, () => button("Open settings", "Open ComfyUI's settings", openSettings)],
     ...(node.inputs ?? []).map(({ name }) => [name, () => inputLink(node, name)]),
   ]
-  const places = links
-    .map(([words, make]) => ({ place: placeOf(message, words), make }))
-    .filter(({ place }) => place >= 0)
-    .sort((one, other) => one.place - other.place)
-  for (const { make } of places) {
+  const found = links
+    .map(([phrase, make]) => ({ index: indexOf(message, phrase), make }))
+    .filter(({ index }) => index >= 0)
+    .sort((one, other) => one.index - other.index)
+  for (const { make } of found) {
     const link = make()
     if (link) return link
   }
   return null
 }
 
-function placeOf(message, words) {
-  return message.search(new RegExp(`\\b${words.replace("_", "[_ ]")}\\b`, "i"))
+function indexOf(message, phrase) {
+  return message.search(new RegExp(`\\b${phrase.replace("_", "[_ ]")}\\b`, "i"))
 }
 
 function openSettings() {
   command("Comfy.ShowSettingsDialog")
 }
 
-/** To the node that feeds an input; a widget's input has none, and lies on the node itself. */
+/** A button to the node that feeds an input; null for a widget's own value, which is on this node. */
 function inputLink(node, name) {
   const source = sourceOf(node, name)
   return source && button(`Show ${name}`, `Go to ${source.title}, which feeds ${name}`, () => goTo(source))

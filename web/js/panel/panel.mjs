@@ -1,10 +1,9 @@
-// The panel on a task node: the plan before a run, the result after it, and one line of words.
+// The panel on a task node: a DOM widget with the plan before a run, the result after it, and a status line.
 
-import { setBadge } from "./badge.mjs"
 import { redraw } from "../lib/comfy.mjs"
 import { CompareView } from "../compare/view.mjs"
 import { button, el, useStyle } from "../lib/dom.mjs"
-import { errorWords } from "./error_text.mjs"
+import { errorContent } from "./error_text.mjs"
 import { ExtendFrame } from "../plan/extend_frame.mjs"
 import { openFullSize } from "../compare/full_size.mjs"
 import { PlanFollower } from "../plan/follower.mjs"
@@ -18,7 +17,7 @@ const WIDGET = "onereward_panel"
 const EMPTY_HEIGHT = 44 // px on the graph
 const OPEN_HEIGHT = 280
 const GROWS = "widget-expands" // a class of ComfyUI's: such widgets share what height a node has left
-const KEPT = "Nothing changed since the last run, so ComfyUI kept its result and told the page nothing. "
+const CACHED = "Nothing changed since the last run, so ComfyUI kept its result and did not send it again. "
   + "Change the seed to see one here."
 const PLAN = "plan"
 const RESULT = "result"
@@ -40,7 +39,8 @@ export class NodePanel {
   #follower
   #open = false
   #placed = false
-  #passing = false // what the line says is over once there is a plan
+  #transient = false // the line's text goes once there is a plan
+  #badgeText = null
 
   constructor(node) {
     useStyle("theme.css")
@@ -48,12 +48,12 @@ export class NodePanel {
     this.#node = node
     const extend = node.comfyClass === EXTEND
     this.#plan = extend ? new ExtendFrame({ onChange: (text) => this.#extendTo(text) }) : new PlanView()
-    this.runs = new RunState(node, (news) => this.#hear(news))
+    this.runs = new RunState(node, (change) => this.#runChanged(change))
     this.#follower = new PlanFollower(node, {
       changed: () => this.#changed(),
       plan: (reply, picture, moved) => this.#planned(reply, picture, moved),
-      unknown: (words) => this.#hint(words),
-      fail: (error) => this.#refused(error),
+      unknown: (text) => this.#hint(text),
+      fail: (error) => this.#planFailed(error),
     })
     this.#mount(extend)
     const { onExecuted } = node
@@ -63,15 +63,15 @@ export class NodePanel {
     }
   }
 
-  /** Whether the node is in no graph any more; making a subgraph of it does not say so. */
-  get gone() {
-    this.#placed ||= Boolean(this.#node.graph) // not yet, between its making and its placing
+  /** Whether the node was removed from its graph. Converting it to a subgraph does not call onRemoved. */
+  get removed() {
+    this.#placed ||= Boolean(this.#node.graph) // not yet, between its creation and its placing
     return this.#placed && !this.#node.graph
   }
 
-  /** Ask for the plan again if something that it depends on has changed. */
-  look() {
-    if (!this.runs.running && !this.#node.flags?.collapsed) this.#follower.look()
+  /** Request the plan again if something that it depends on has changed. */
+  poll() {
+    if (!this.runs.running && !this.#node.flags?.collapsed) this.#follower.poll()
   }
 
   #mount(extend) {
@@ -116,8 +116,8 @@ export class NodePanel {
     if (this.#stage.firstChild !== view.element) this.#stage.replaceChildren(view.element)
   }
 
-  /** Room for a picture, from the first one on. */
-  #unfold() {
+  /** Make room for a picture, from the first one on. */
+  #expand() {
     if (this.#open) return
     this.#open = true
     this.element.classList.remove("or-empty")
@@ -126,83 +126,93 @@ export class NodePanel {
     redraw()
   }
 
-  /** The user changed something, or tries again: an error about the old state is over. */
+  /** The user changed something, or runs again: an error about the old state goes. */
   #changed() {
-    if (this.#line.classList.contains("or-error")) this.#say("")
+    if (this.#line.classList.contains("or-error")) this.#show("")
   }
 
-  /** What the panel says as long as it has nothing better to say. */
-  #hint(words) {
-    if (this.#line.textContent && !this.#passing) return
-    this.#say(words)
-    this.#passing = true
+  /** A text for as long as the line has no other. */
+  #hint(text) {
+    if (this.#line.textContent && !this.#transient) return
+    this.#show(text)
+    this.#transient = true
   }
 
   #planned(reply, picture, moved) {
-    this.#unfold()
+    this.#expand()
     this.#plan.show(reply, picture)
-    if (this.#passing) this.#say("")
+    if (this.#transient) this.#show("")
     if (!moved) return
     this.#select(PLAN)
     this.#badge(badgeOf(reply))
   }
 
-  #refused(error) {
-    this.#plan.fail({ message: "" }) // the line says it
+  #planFailed(error) {
+    this.#plan.fail({ message: "" }) // the line shows the message
     this.#fail(error.message, error.input)
-    this.#passing = true
+    this.#transient = true
   }
 
   #extendTo(text) {
     const widget = this.#node.widgets.find(({ name }) => name === "extend_to")
     widget.value = text
     widget.callback?.(text)
-    this.#follower.look()
+    this.#follower.poll()
   }
 
-  #hear({ text, error, live, begun, kept }) {
-    if (begun) this.#changed()
-    if (kept && this.#tabs[RESULT].disabled) this.#say(KEPT)
-    if (live) {
-      this.#unfold()
+  #runChanged({ text, error, preview, started, cached }) {
+    if (started) this.#changed()
+    if (cached && this.#tabs[RESULT].disabled) this.#show(CACHED)
+    if (preview) {
+      this.#expand()
       this.#select(RESULT)
     }
-    if (live !== undefined) this.#compare.preview(live)
+    if (preview !== undefined) this.#compare.preview(preview)
     if (error) this.#fail(error)
-    else if (text !== undefined) this.#say(text)
+    else if (text !== undefined) this.#show(text)
   }
 
   #finished(output) {
-    const [shown] = output?.onereward ?? []
-    if (!shown) return
+    const [result] = output?.onereward ?? []
+    if (!result) return
     this.runs.finished()
-    this.#unfold()
-    this.#compare.show(shown.pairs.map(links), { caption: `${shown.size[0]} x ${shown.size[1]}` })
+    this.#expand()
+    this.#compare.show(result.pairs.map(links), { caption: `${result.size[0]} x ${result.size[1]}` })
     this.#tabs[RESULT].disabled = false
     this.#select(RESULT)
-    this.#say(shown.summary)
-    this.#badge(shown.badge)
+    this.#show(result.summary)
+    this.#badge(result.badge)
     this.#follower.again()
   }
 
-  #say(words) {
-    this.#passing = false
+  #show(text) {
+    this.#transient = false
     this.#line.classList.remove("or-error")
-    this.#line.replaceChildren(words)
-    this.#line.title = words
+    this.#line.replaceChildren(text)
+    this.#line.title = text
   }
 
   #fail(message, input) {
-    this.#passing = false
+    this.#transient = false
     this.#line.classList.add("or-error")
-    this.#line.replaceChildren(...errorWords(this.#node, message, input))
+    this.#line.replaceChildren(...errorContent(this.#node, message, input))
     this.#line.title = message
   }
 
+  /** In ComfyUI's badge above the node; where ComfyUI has none to offer, in the panel's own chip. */
   #badge(text) {
     this.#chip.textContent = text
     this.#chip.title = text
-    setBadge(this.#node, text)
+    const { badges } = this.#node
+    if (!window.LGraphBadge || !Array.isArray(badges)) return
+    const first = this.#badgeText === null
+    this.#badgeText = text
+    if (first) badges.push(() => this.#graphBadge())
+    redraw()
+  }
+
+  #graphBadge() {
+    return new window.LGraphBadge({ text: this.#badgeText, fgColor: "#fff", bgColor: "#3b5b7a" })
   }
 }
 

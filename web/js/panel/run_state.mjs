@@ -1,4 +1,4 @@
-// One node's part in the run that is under way, told from ComfyUI's events.
+// Run state of one node, from ComfyUI's execution events: progress, step preview, cached, error.
 
 import { runId } from "../plan/links.mjs"
 
@@ -6,61 +6,61 @@ const TICK = 500 // ms between two looks at the clock
 
 /**
  * @param node the node, whose execution id the events name
- * @param show called with { text, error, live, begun, kept } whenever there is something new to say;
- *   `live` is the URL of a step preview, and null once there is none; `begun` is true as a run
- *   begins, `kept` if it does without the node
+ * @param notify called with { text, error, preview, started, cached } at every change; `preview` is the
+ *   URL of a step preview, and null once there is none; `started` is true as a run starts, `cached` if
+ *   ComfyUI uses the node's cached result
  */
 export class RunState {
   #node
-  #show
+  #notify
   #since = 0
   #step = ""
   #timer = 0
 
-  constructor(node, show) {
+  constructor(node, notify) {
     this.#node = node
-    this.#show = show
+    this.#notify = notify
   }
 
   get running() {
     return this.#since > 0
   }
 
-  /** A run of the graph begins; this node's turn comes later, or not at all. */
+  /** A run of the graph starts; this node is executed later, or not at all. */
   reset() {
     this.#end()
-    this.#show({ begun: true, live: null })
+    this.#notify({ started: true, preview: null })
   }
 
-  /** ComfyUI has the results of these nodes from before, and runs none of them again. */
+  /** ComfyUI has cached the results of these nodes, and executes none of them again. */
   cached({ nodes }) {
-    if (nodes.some((id) => this.#isMe(id))) this.#show({ kept: true })
+    if (nodes.some((id) => this.#isMe(id))) this.#notify({ cached: true })
   }
 
-  /** ComfyUI works on the node of this id now; null when it is done with all. */
+  /** ComfyUI executes the node of this id now; null when the run is over. */
   executing(id) {
-    if (this.#isMe(id)) this.#begin()
+    if (this.#isMe(id)) this.#start()
     else if (id == null || !this.running) this.#end()
   }
 
   step({ node, value, max }) {
     if (!this.#isMe(node)) return
-    this.#begin()
+    this.#start()
     this.#step = max > 1 ? `Step ${value} of ${max}` : ""
-    this.#tell()
+    this.#progress()
   }
 
   preview({ node, picture }) {
-    if (this.#isMe(node)) this.#show({ live: picture })
+    if (this.#isMe(node)) this.#notify({ preview: picture })
   }
 
   failed({ node_id, exception_message }) {
-    if (this.#isMe(node_id)) this.#show({ error: exception_message.trim(), live: null })
+    if (this.#isMe(node_id)) this.#notify({ error: exception_message.trim(), preview: null })
     this.#end()
   }
 
   stopped() {
-    if (this.running) this.#show({ text: "Cancelled.", live: null })
+    if (this.running) this.#notify({ text: "Cancelled.", preview: null })
     this.#end()
   }
 
@@ -69,11 +69,11 @@ export class RunState {
     this.#end()
   }
 
-  #begin() {
+  #start() {
     if (this.running) return
     this.#since = performance.now()
-    this.#timer = setInterval(() => this.#tell(), TICK)
-    this.#tell()
+    this.#timer = setInterval(() => this.#progress(), TICK)
+    this.#progress()
   }
 
   #end() {
@@ -82,9 +82,9 @@ export class RunState {
     this.#step = ""
   }
 
-  #tell() {
+  #progress() {
     const seconds = Math.round((performance.now() - this.#since) / 1000)
-    this.#show({ text: [this.#step || "Working", `${seconds} s`].join(", ") })
+    this.#notify({ text: [this.#step || "Working", `${seconds} s`].join(", ") })
   }
 
   #isMe(id) {

@@ -1,13 +1,13 @@
-// A frame round the picture that the artist drags to say how far it is extended.
+// The frame of Extend (outpaint): dragged round the picture, it sets how far each side is extended.
 
 import { el, useStyle } from "../lib/dom.mjs"
-import { Detail, PlanWords, cropBoxes, fitted, place, setShape, showPicture } from "./parts.mjs"
-import { SIDES, canvasOf, canvasWords, extendText, moved, sidesOf, sidesWords } from "./sides.mjs"
-import { makeHandles, tellHandles } from "./handles.mjs"
+import { Detail, PlanSummary, cropBoxes, fitted, place, setShape, showPicture } from "./view.mjs"
+import { SIDES, canvasOf, canvasText, extendText, moved, sidesOf, sidesText } from "./sides.mjs"
+import { labelHandles, makeHandles } from "./handles.mjs"
 
 const ROOM = 0.3 // of the picture's longer side: left free round the frame, to drag into
 
-/** Shows plans of Extend; `onChange(text)` is given what extend_to is to hold. */
+/** Shows plans of Extend; `onChange(text)` gets the new value of extend_to. */
 export class ExtendFrame {
   constructor({ onChange }) {
     useStyle("theme.css")
@@ -21,14 +21,14 @@ export class ExtendFrame {
       { class: "onereward or-plan or-extend" },
       el("div", { class: "or-plan-stage" }, this.world, this.detail.element),
       this.numbers,
-      this.words.element,
+      this.summary.element,
     )
   }
 
   /** The plan in `reply`, round the picture behind `pictureUrl`, if the page knows it. */
   show(reply, pictureUrl) {
-    this.words.show(reply)
-    if (this.dragging) return // the frame belongs to the hand that holds it
+    this.summary.show(reply)
+    if (this.dragging) return // the frame follows the pointer alone
     this.picture = reply.source.slice(2)
     this.sides = sidesOf(reply)
     showPicture(this.image, pictureUrl)
@@ -38,10 +38,10 @@ export class ExtendFrame {
     this.#look()
   }
 
-  /** Why there is no plan; the frame stays, to be drawn elsewhere. */
+  /** Why there is no plan; the frame stays, to be dragged elsewhere. */
   fail(error) {
     this.#stale()
-    this.words.fail(error)
+    this.summary.fail(error)
   }
 
   #build() {
@@ -58,10 +58,10 @@ export class ExtendFrame {
     this.world = fitted(this.frame)
     this.numbers = el("p", { class: "or-extend-numbers" })
     this.detail = new Detail()
-    this.words = new PlanWords()
+    this.summary = new PlanSummary()
   }
 
-  /** Choose what part of the plane is seen: the frame with room round it. */
+  /** Choose the visible part of the plane: the frame with room round it. */
   #look() {
     const room = ROOM * Math.max(...this.picture)
     const [width, height] = canvasOf(this.sides, this.picture)
@@ -72,40 +72,40 @@ export class ExtendFrame {
     this.#draw()
   }
 
-  /** The frame where `sides` says. All places are parts of a whole, so any zoom of the page fits. */
+  /** Draw the frame at `sides`. All positions are in per cent, so they hold at any zoom of the page. */
   #draw() {
     const { sides, picture, seen } = this
     const canvas = canvasOf(sides, picture)
     const corner = [seen.left - sides.left, seen.top - sides.top]
     place(this.frame, [...corner, ...canvas], [seen.width, seen.height])
     place(this.source, [sides.left, sides.top, ...picture], canvas)
-    tellHandles(this.handles, sides)
+    labelHandles(this.handles, sides)
     this.numbers.replaceChildren(
-      el("strong", {}, canvasWords(sides, picture)),
-      ` (${sidesWords(sides)})`,
+      el("strong", {}, canvasText(sides, picture)),
+      ` (${sidesText(sides)})`,
     )
   }
 
-  /** What was drawn of the plan is not this frame's. */
+  /** Hide the drawn plan: it belongs to another frame. */
   #stale() {
     this.detail.show("")
     this.overlay.hidden = true
     this.crops.replaceChildren()
   }
 
-  /** How many px of the picture a way on the screen is, whatever zooms the page. */
+  /** Pixels of the picture per screen pixel, at any zoom of the page. */
   scale() {
     return this.seen.width / this.world.getBoundingClientRect().width
   }
 
-  /** Move the frame; the plan that was shown is no longer its own. */
+  /** Move the frame; the plan shown before is hidden. */
   move(start, names, by, both) {
     this.sides = moved(start, names, by, both)
     this.#stale()
     this.#draw()
   }
 
-  /** The frame stays where it is: tell the node, unless it was there before. */
+  /** The drag is over: notify the node, unless the frame is where it was before. */
   settle(start) {
     this.#look()
     if (SIDES.some((name) => start[name] !== this.sides[name])) {

@@ -1,63 +1,64 @@
-// Keeps a node's plan up to date: asks the server again when what it depends on has changed.
+// Client-side polling of a node's plan: a request to the server whenever what the plan depends on has
+// changed. A newer request aborts the one before.
 
 import { postJson } from "../lib/server.mjs"
 import { pictureUrl, planRequest } from "./sources.mjs"
 
-const NOT_YET = 409 // what the plan depends on is made by a run
+const NOT_YET = 409 // Conflict: what the plan depends on is made by a run
 
 /**
  * @param node a task node
- * @param tell { changed(), plan(reply, pictureUrl, moved), unknown(words), fail(ServerError) };
- *   `changed` is called when something is other than at the last look, and `moved` says that the
- *   picture, the mask or the crops are others than before
+ * @param notify { changed(), plan(reply, pictureUrl, moved), unknown(text), fail(ServerError) };
+ *   `changed` is called when something differs from the last poll, and `moved` is true if the
+ *   picture, the mask or the crops differ from the last plan
  */
 export class PlanFollower {
   #node
-  #tell
-  #asked = ""
+  #notify
+  #requested = ""
   #shape = ""
   #running = null
   #quiet = false
 
-  constructor(node, tell) {
+  constructor(node, notify) {
     this.#node = node
-    this.#tell = tell
+    this.#notify = notify
   }
 
-  /** Ask again if something changed. Cheap otherwise. */
-  look() {
+  /** Request the plan again if something changed; cheap otherwise. */
+  poll() {
     const { body, why } = planRequest(this.#node)
-    const asked = JSON.stringify(body ?? why)
-    if (asked === this.#asked) return
-    if (this.#asked) this.#tell.changed()
-    this.#asked = asked
+    const requested = JSON.stringify(body ?? why)
+    if (requested === this.#requested) return
+    if (this.#requested) this.#notify.changed()
+    this.#requested = requested
     this.#running?.abort()
-    if (body) this.#ask(body)
-    else this.#tell.unknown(why)
+    if (body) this.#request(body)
+    else this.#notify.unknown(why)
   }
 
-  /** The node has run, so the server may know more: ask again, but call nothing moved. */
+  /** After a run the server may know more: the next poll requests the plan again, as not moved. */
   again() {
-    this.#asked = ""
+    this.#requested = ""
     this.#quiet = true
   }
 
-  async #ask(body) {
+  async #request(body) {
     const running = (this.#running = new AbortController())
     try {
       const reply = await postJson("plan", body, running.signal)
       if (!running.signal.aborted) this.#show(reply, pictureUrl(body))
     } catch (error) {
       if (running.signal.aborted) return
-      if (error.status === NOT_YET) this.#tell.unknown(error.message)
-      else this.#tell.fail(error)
+      if (error.status === NOT_YET) this.#notify.unknown(error.message)
+      else this.#notify.fail(error)
     }
   }
 
   #show(reply, picture) {
     const { size, source, crops, overlay } = reply
     const shape = JSON.stringify([size, source, crops, overlay, picture])
-    this.#tell.plan(reply, picture, shape !== this.#shape && !this.#quiet)
+    this.#notify.plan(reply, picture, shape !== this.#shape && !this.#quiet)
     this.#shape = shape
     this.#quiet = false
   }

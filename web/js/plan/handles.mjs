@@ -1,4 +1,4 @@
-// The eight handles of the extend frame: pointer, keys and what is said of them.
+// The eight handles of the extend frame: dragging, arrow keys and accessible names (ARIA).
 
 import { el } from "../lib/dom.mjs"
 import { STEP } from "./sides.mjs"
@@ -17,15 +17,15 @@ export function makeHandles(frame) {
   return PLACES.map((names) => makeHandle(frame, names))
 }
 
-/** Say how far each side is. */
-export function tellHandles(handles, sides) {
+/** Set each handle's accessible value: how far its sides are extended. */
+export function labelHandles(handles, sides) {
   for (const [index, handle] of handles.entries()) {
     const names = PLACES[index]
-    const words = names.map((name) => `${name} ${sides[name]} px`).join(", ")
+    const text = names.map((name) => `${name} ${sides[name]} px`).join(", ")
     if (names.length === 1) {
       handle.setAttribute("aria-valuenow", sides[names[0]])
-      handle.setAttribute("aria-valuetext", words)
-    } else handle.setAttribute("aria-label", `Extend ${names.join(" ")}: ${words}`)
+      handle.setAttribute("aria-valuetext", text)
+    } else handle.setAttribute("aria-label", `Extend ${names.join(" ")}: ${text}`)
   }
 }
 
@@ -44,34 +44,34 @@ function makeHandle(frame, names) {
   handle.addEventListener("pointerdown", (event) => take(frame, names, handle, event))
   handle.addEventListener("keydown", (event) => press(frame, names, event))
   handle.addEventListener("dblclick", (event) => reset(frame, names, event))
-  handle.addEventListener("contextmenu", ours)
+  handle.addEventListener("contextmenu", intercept)
   return handle
 }
 
-/** ComfyUI's canvas must not hear of it: it would move the node, or delete it. */
-function ours(event) {
+/** Keep an event from ComfyUI's canvas, which would move the node, or delete it. */
+function intercept(event) {
   event.preventDefault()
   event.stopPropagation()
 }
 
 function take(frame, names, handle, down) {
   if (down.button !== 0 || !frame.sides || frame.dragging) return
-  ours(down)
+  intercept(down)
   handle.focus()
   handle.setPointerCapture(down.pointerId)
   frame.dragging = true
   const start = frame.sides
-  const scale = frame.scale() // of the beginning: the hand must not move what it measures by
+  const scale = frame.scale() // as the drag starts: moving the frame changes it
   const over = new AbortController()
   const listen = (name, does) => handle.addEventListener(name, does, { signal: over.signal })
   const end = (event) => {
-    ours(event)
+    intercept(event)
     over.abort()
     frame.dragging = false
     frame.settle(start)
   }
   listen("pointermove", (event) => {
-    ours(event)
+    intercept(event)
     const way = [event.clientX - down.clientX, event.clientY - down.clientY]
     frame.move(start, names, outwards(names, way.map((px) => px * scale)), event.altKey)
   })
@@ -88,7 +88,7 @@ function take(frame, names, handle, down) {
 function press(frame, names, event) {
   const arrow = ARROWS[event.key]
   if (!arrow || !frame.sides || frame.dragging) return
-  ours(event)
+  intercept(event)
   const px = STEP * (event.shiftKey ? FAR : 1)
   const by = outwards(names, arrow.map((way) => way * px))
   const across = names.filter((name) => by[name] !== 0)
@@ -99,7 +99,7 @@ function press(frame, names, event) {
 }
 
 function reset(frame, names, event) {
-  ours(event)
+  intercept(event)
   if (!frame.sides) return
   const start = frame.sides
   const by = Object.fromEntries(names.map((name) => [name, -start[name]]))
@@ -107,7 +107,7 @@ function reset(frame, names, event) {
   frame.settle(start)
 }
 
-/** How far a way on the picture goes outwards at each of these sides. */
+/** The outward component of a movement on the picture, for each of these sides. */
 function outwards(names, [x, y]) {
   return Object.fromEntries(names.map((name) => [name, OUTWARDS[name][0] * x + OUTWARDS[name][1] * y]))
 }

@@ -1,4 +1,5 @@
-// What feeds a node's input, through everything that only passes it on.
+// Walks the graph's links upstream: what feeds a node's input, through reroutes, subgraphs and bypassed
+// nodes.
 
 const SUBGRAPH_INPUT = -10
 const MUTED = 2
@@ -28,8 +29,8 @@ export function inputOf(node, name) {
 }
 
 /**
- * The value a node's widget has when the graph runs; undefined if only the run will tell, because
- * another node makes it.
+ * The value a node's widget has when the graph runs; undefined if it is known only in the run,
+ * because another node makes it.
  */
 export function valueOf(node, name) {
   const own = node.widgets?.find((widget) => widget.name === name)?.value

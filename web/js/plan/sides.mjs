@@ -1,8 +1,8 @@
-// How far a picture is extended on each side: numbers, limits and words.
+// How far a picture is extended on each side (outpaint): numbers, limits and text. No page elements here.
 
 export const SIDES = ["left", "top", "right", "bottom"]
 export const STEP = 8
-const LONGEST = 16384 // what a side may be given, as extend_to takes it
+const LONGEST = 16384 // px: the most that extend_to takes for a side
 const SMALLEST_CANVAS = 16
 const ASPECTS = [
   [1, 1], [5, 4], [4, 3], [3, 2], [16, 10], [16, 9], [2, 1], [21, 9], [2.39, 1], [3, 1],
@@ -42,24 +42,24 @@ export function canvasOf(sides, [width, height]) {
 /** What extend_to takes for these sides, such as "left 256, right 128". */
 export function extendText(sides, picture) {
   const named = SIDES.filter((name) => sides[name]).map((name) => `${name} ${sides[name]}`)
-  // extend_to takes no 0 on all sides; the picture's own size says the same.
+  // extend_to takes no 0 on all sides; the picture's own size means the same.
   return named.join(", ") || picture.map((side) => Math.max(side, SMALLEST_CANVAS)).join("x")
 }
 
-/** The canvas in words: "1152x768, 3:2". */
-export function canvasWords(sides, picture) {
+/** The canvas as text: "1152x768, 3:2". */
+export function canvasText(sides, picture) {
   const [width, height] = canvasOf(sides, picture)
-  return `${width}x${height}, ${aspectWords(width, height)}`
+  return `${width}x${height}, ${aspectText(width, height)}`
 }
 
-/** The sides in words: "left 192, right 192 px". */
-export function sidesWords(sides) {
+/** The sides as text: "left 192, right 192 px". */
+export function sidesText(sides) {
   const named = SIDES.filter((name) => sides[name]).map((name) => `${name} ${sides[name]}`)
   return named.length ? `${named.join(", ")} px` : "nothing added"
 }
 
 /** A usual name of the aspect, or the number, such as "1.63:1". */
-export function aspectWords(width, height) {
+export function aspectText(width, height) {
   const wide = Math.max(width, height) / Math.min(width, height)
   const [long, short] = ASPECTS.find(([a, b]) => Math.abs(wide / (a / b) - 1) < NEAR) ?? [
     Number(wide.toFixed(2)), 1,

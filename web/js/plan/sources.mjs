@@ -1,4 +1,5 @@
-// What a task node will work on, as far as the graph tells before it runs.
+// The request for a plan, from the graph: image and mask files, canvas, backend and numbers of a task
+// node, as far as they are known before it runs.
 
 import { feeds, inputOf, runId, valueOf } from "./links.mjs"
 import { viewUrl } from "../lib/server.mjs"
@@ -23,9 +24,9 @@ const MISSING = {
 }
 
 /**
- * The body of POST /onereward/plan for a task node: { body }. What another node makes is null in it,
- * for the server to remember from the last run. Where there is nothing to plan yet: { why, input },
- * words for the user and the input they are about.
+ * The body of POST /onereward/plan for a task node: { body }. What another node makes is null in it:
+ * the server has it from the last run. Where there is nothing to plan yet: { why, input }, a message
+ * for the user and the input that it is about.
  */
 export function planRequest(node) {
   if (!node.graph) return { why: "" } // it was taken out, and lives on in a closed tab or an undo
@@ -41,7 +42,7 @@ export function planRequest(node) {
   return withNumbers(body, node)
 }
 
-/** Where the page finds the picture of such a body; null if only the server knows it. */
+/** The URL of the picture of such a body; null if only the server knows it. */
 export function pictureUrl(body) {
   if (!body.image) return null
   // Where the MaskEditor painted, a PNG is transparent; the picture is still there beneath.

@@ -1,19 +1,19 @@
-// Settings, Backends: what can run here, and a test of every server, free of charge.
+// Settings, Backends: which backends can run here, and a connection test of every server, free of charge.
 
 import { button, el } from "../lib/dom.mjs"
 import { postJson } from "../lib/server.mjs"
-import { Outcome, attempt, hint, part } from "./parts.mjs"
+import { Outcome, attempt, hint, section } from "./form.mjs"
 import { watchStatus } from "./state.mjs"
 
 const SIGNS = { ready: ["\u2713", "ready"], missing: ["\u2013", "not there"], broken: ["!", "trouble"] }
 const PREVIEW = "Comes with the pack and always runs. It shows how an edit works; it is not OneReward."
 
-/** The part of the page. */
-export function backendsPart() {
+/** The section of the page. */
+export function backendsSection() {
   const list = el("ul", { class: "or-backends" })
   const trouble = new Outcome()
   const now = hint("")
-  const element = part("Backends", list, now, trouble.element)
+  const element = section("Backends", list, now, trouble.element)
   const show = (status) => {
     list.replaceChildren(...lines(status))
     now.textContent = status.note
@@ -40,20 +40,20 @@ function fal({ key, test }) {
 }
 
 /** One backend; with the name of a server, there is a button that tests it. */
-function line(state, name, words, server) {
+function line(state, name, text, server) {
   const [sign, spoken] = SIGNS[state]
-  const said = el("span", { class: "or-quiet" }, words)
-  const text = el("div", {}, el("strong", {}, name), " ", said)
+  const quiet = el("span", { class: "or-quiet" }, text)
+  const about = el("div", {}, el("strong", {}, name), " ", quiet)
   const signed = el("span", { class: `or-sign or-${state}`, role: "img", "aria-label": spoken }, sign)
-  return el("li", {}, signed, text, ...(server ? tester(server, text) : []))
+  return el("li", {}, signed, about, ...(server ? tester(server, about) : []))
 }
 
-function tester(server, text) {
+function tester(server, about) {
   const outcome = new Outcome()
   const label = `Test ${server}, free of charge`
   const test = button("Test", label, () =>
     attempt(outcome, test, async () => (await postJson("test", { server })).words),
   )
-  text.append(outcome.element)
+  about.append(outcome.element)
   return [test]
 }

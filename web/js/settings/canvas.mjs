@@ -1,10 +1,10 @@
-// Settings, default canvas: how masks, crops and seams are treated where no canvas is connected.
+// Settings, default canvas: options for mask, crop and seam where no OneReward Canvas is connected.
 
 import { el } from "../lib/dom.mjs"
-import { Outcome, attempt, group, hint, part } from "./parts.mjs"
-import { store, watchStatus, whyNot } from "./state.mjs"
+import { Outcome, attempt, group, hint, section } from "./form.mjs"
+import { disabledReason, store, watchStatus } from "./state.mjs"
 
-const WORDS =
+const HINT =
   "For task nodes that no OneReward Canvas is connected to. All lengths are pixels of the picture."
 const FIELDS = {
   grow: ["Grow", "number", 8, { min: -512, max: 512, step: 1 }, "The painted area grows by this"],
@@ -18,8 +18,8 @@ const FIELDS = {
   alpha: ["Alpha", "choice", "keep", ["keep", "from blend"], "Whether repainted places become opaque"],
 }
 
-/** The part of the page. */
-export function canvasPart() {
+/** The section of the page. */
+export function canvasSection() {
   const outcome = new Outcome()
   const fields = Object.entries(FIELDS).map(([name, about]) => [name, field(about)])
   const grid = el("div", { class: "or-grid" }, ...fields.map(([, { row }]) => row))
@@ -27,15 +27,15 @@ export function canvasPart() {
   const choice = el("label", { class: "or-switch" }, own, "Each task's own defaults")
   const form = group("Default canvas", choice, grid)
   form.addEventListener("change", () => attempt(outcome, null, () => save(own, fields)))
-  const element = part("Default canvas", form, hint(WORDS), outcome.element)
+  const element = section("Default canvas", form, hint(HINT), outcome.element)
   const show = (status) => {
-    const why = whyNot(status)
+    const why = disabledReason(status)
     form.disabled = Boolean(why)
     const canvas = status.preferences?.canvas
     own.checked = !canvas
     grid.hidden = !canvas
     for (const [name, { write }] of fields) write(canvas?.[name] ?? FIELDS[name][2])
-    if (why) outcome.say(why)
+    if (why) outcome.show(why)
   }
   watchStatus(element, show, (error) => outcome.fail(error))
   return element
@@ -48,7 +48,7 @@ async function save(own, fields) {
 }
 
 /** One field: its row, and how its value is read and written. */
-function field([label, kind, , options, words]) {
+function field([label, kind, , options, tooltip]) {
   const input = {
     number: () => el("input", { type: "number", ...options }),
     text: () => el("input", { type: "text", size: 10, spellcheck: "false" }),
@@ -56,11 +56,11 @@ function field([label, kind, , options, words]) {
     choice: () => el("select", {}, ...options.map((each) => el("option", {}, each))),
   }[kind]()
   const key = { number: "valueAsNumber", switch: "checked" }[kind] ?? "value"
-  const row = el("label", { class: "or-field", title: words }, el("span", {}, label), input)
+  const row = el("label", { class: "or-field", title: tooltip }, el("span", {}, label), input)
   return { row, read: () => input[key], write: (value) => write(input, key, value) }
 }
 
-/** What somebody is typing into is left alone. */
+/** A field with the focus is not overwritten: somebody is typing there. */
 function write(input, key, value) {
   if (document.activeElement !== input) input[key] = value
 }

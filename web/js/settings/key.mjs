@@ -1,8 +1,8 @@
-// Settings, fal key: it goes to the server once and never comes back.
+// Settings, fal key: a form that sends the key to the server. The server never sends it back.
 
 import { button, el } from "../lib/dom.mjs"
 import { postJson } from "../lib/server.mjs"
-import { Outcome, attempt, group, hint, part, row } from "./parts.mjs"
+import { Outcome, attempt, group, hint, row, section } from "./form.mjs"
 import { ELSEWHERE, refresh, watchStatus } from "./state.mjs"
 
 const SOURCES = {
@@ -10,18 +10,18 @@ const SOURCES = {
   "not usable": "There is a key that cannot be used.",
 }
 
-/** The part of the page. */
-export function keyPart() {
+/** The section of the page. */
+export function keySection() {
   const outcome = new Outcome()
   const source = el("p")
-  const words = hint("")
+  const note = hint("")
   const remove = button("Remove", "Remove the key file", () => send(outcome, remove, ""))
   const test = button("Test", "Test the key, free of charge", () => run(outcome, test))
   const form = group("Set the key", row(...entry(outcome), remove))
-  const element = part("fal key", source, row(form, test), words, outcome.element)
+  const element = section("fal key", source, row(form, test), note, outcome.element)
   const show = (status) => {
     source.textContent = SOURCES[status.key] ?? `A key is set, ${status.key}.`
-    words.textContent = status.here ? status.key_form.words : ELSEWHERE
+    note.textContent = status.here ? status.key_form.words : ELSEWHERE
     form.disabled = !status.here || !status.key_form.usable
     remove.disabled = status.key === "none"
     test.disabled = status.key === "none"

@@ -1,4 +1,5 @@
-// What the server says of this machine, fetched once for all parts of the page that show it.
+// The server's status (GET /onereward/status) for the settings page: one request for all sections, and
+// every section is notified when it changes.
 
 import { getJson, postJson } from "../lib/server.mjs"
 
@@ -9,43 +10,43 @@ let watchers = []
 let fetching = null
 
 /**
- * Call `show(status)` with what GET /onereward/status says, now and when it changes, as long as
+ * Call `show(status)` with the reply of GET /onereward/status, now and when it changes, as long as
  * `element` is on the page; `fail(error)` if it cannot be had.
  */
 export function watchStatus(element, show, fail) {
   watchers.push({ element, show, fail, seen: false })
-  // All parts of the page are drawn in one go and ask together.
+  // All sections are drawn in one go and share one request.
   fetching ??= Promise.resolve().then(refresh)
 }
 
-/** Fetch it again, and show it everywhere. */
+/** Fetch the status again, and notify every section. */
 export async function refresh() {
   try {
     const status = await getJson("status")
-    tell((watcher) => watcher.show(status))
+    notify((watcher) => watcher.show(status))
   } catch (error) {
-    tell((watcher) => watcher.fail(error))
+    notify((watcher) => watcher.fail(error))
   } finally {
     fetching = null
   }
 }
 
-/** Store some of the preferences; all parts show what is stored then. Throws ServerError. */
+/** Store some of the preferences; then all sections show what is stored. Throws ServerError. */
 export async function store(preferences) {
   await postJson("preferences", preferences)
   await refresh()
 }
 
-/** Why the forms are switched off, if they are. */
-export function whyNot(status) {
+/** Why the forms are disabled; empty where they are not. */
+export function disabledReason(status) {
   if (!status.here) return ELSEWHERE
   return status.preferences ? "" : status.trouble.join(" ")
 }
 
-function tell(each) {
+function notify(call) {
   watchers = watchers.filter(({ element, seen }) => element.isConnected || !seen)
   for (const watcher of watchers) {
     watcher.seen = true
-    each(watcher)
+    call(watcher)
   }
 }

@@ -1,67 +1,115 @@
-"""The files a plan reads: pictures that ComfyUI's own loaders load, as sizes and masks."""
+"""What an estimate knows of its inputs: the sizes and masks of files, as ComfyUI's own loaders load
+them, and what each task node was last run with.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-import folder_paths
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 from torch import Tensor
 
+from ..edit.plan import BatchSize
 from ..errors import InputError
 from ..image_io import has_alpha, opened, to_8_bit_grey
-from .estimator import MAX_PIXELS
-from .last_run import file_masks
 
-TYPES = ("input", "output", "temp")
+MAX_PIXELS = 128 << 20  # of a file; a larger one is not opened for an estimate
 CHANNELS = ("alpha", "red", "green", "blue")
 TURNED = (5, 6, 7, 8)  # the orientations of EXIF with width and height exchanged
+NODES = 16
+FILES = 16
+BYTES = 64 << 20
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class PictureSize:
-    """A file's pictures, which it may hold several of, upright."""
+class BoundedCache(Generic[T]):
+    """A least-recently-used cache, bounded by count and by bytes. Safe to use from several threads.
 
-    pictures: int
-    height: int
-    width: int
-
-
-def find_file(filename: str, subfolder: str, kind: str) -> str:
-    """The path of a file in ComfyUI's input, output or temp folder, as LoadImage finds it.
-
-    Raises:
-        InputError: it is not there, or the words lead out of the folder.
+    Args:
+        count: the most values.
+        nbytes: the most bytes of all together; a value that alone has more is not cached.
+        size: how many bytes a value has.
     """
-    folder = folder_paths.get_directory_by_type(kind) if kind in TYPES else None
-    if folder is None:
-        raise InputError(f'There is no folder "{kind}". Use one of: {", ".join(TYPES)}.')
-    folder = os.path.abspath(folder)
-    path = os.path.abspath(os.path.join(folder, subfolder, filename))
-    inside = path.startswith(os.path.join(folder, ""))
-    if not inside or not filename or "\0" in path or ".." in f"{subfolder}/{filename}":
-        raise InputError(f'"{filename}" does not lie in the {kind} folder. Choose a file there.')
-    if not os.path.isfile(path):
-        raise InputError(
-            f'There is no "{filename}" in ComfyUI\'s {kind} folder. Choose another, or press R.'
-        )
-    return path
+
+    def __init__(self, count: int, nbytes: int, size: Callable[[T], int]) -> None:
+        self._count, self._nbytes, self._size = count, nbytes, size
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Cache it in place of what was there, and drop what was not used for the longest time."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._values[key] = value
+            while len(self._values) > self._count or self._total() > self._nbytes:
+                self._values.popitem(last=False)
+
+    def get(self, key: Hashable) -> T | None:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def _total(self) -> int:
+        return sum(map(self._size, self._values.values()))
 
 
-def picture_size(path: str) -> PictureSize:
+@dataclass(frozen=True, eq=False)
+class LastRun:
+    """What a node was last run with.
+
+    Attributes:
+        source: the batch that went in.
+        mask: uint8 [N, h, w]; None if there was none, or if it was too large to keep.
+    """
+
+    source: BatchSize
+    mask: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.mask is None else self.mask.nbytes
+
+
+_LAST_RUNS: BoundedCache[LastRun] = BoundedCache(NODES, BYTES, lambda run: run.nbytes)
+_FILE_MASKS: BoundedCache[Tensor] = BoundedCache(FILES, BYTES, lambda mask: mask.nbytes)
+
+
+def remember_run(node_id: str, image: Tensor, mask: Tensor | None) -> None:
+    """Notes what a node is run with: image [B, H, W, C], mask float [N, h, w] or [h, w]."""
+    small = None if mask is None or mask.numel() > BYTES else to_uint8(mask)
+    _LAST_RUNS.put(node_id, LastRun(BatchSize.of(image), small))
+
+
+def last_run(node_id: str) -> LastRun | None:
+    """What a node was last run with; None if it was not, or too many others were since."""
+    return _LAST_RUNS.get(node_id)
+
+
+def to_uint8(mask: Tensor) -> Tensor:
+    """A mask's values 0..1 as 0..255; what is no number counts as not painted."""
+    values = mask.detach().float().mul(255).nan_to_num_(0.0).round_().clamp_(0, 255)
+    return values.to(torch.uint8).cpu()
+
+
+def picture_size(path: str) -> BatchSize:
     """How large a file's pictures are, by its header alone; InputError if it is none."""
     with _opened(path) as picture:
         width, height = _stored_size(picture)
         # The base class's: a PNG's own would read all pixels to look behind them.
         if Image.Image.getexif(picture).get(ExifTags.Base.Orientation) in TURNED:
             width, height = height, width
-        return PictureSize(_count(picture), height, width)
+        return BatchSize(_count(picture), height, width)
 
 
 def read_mask(path: str, channel: str) -> Tensor:
@@ -75,11 +123,11 @@ def read_mask(path: str, channel: str) -> Tensor:
         raise InputError(f'There is no channel "{channel}". Use one of: {", ".join(CHANNELS)}.')
     stat = os.stat(path)
     key = path, channel, stat.st_mtime_ns, stat.st_size
-    mask = file_masks.get(key)
+    mask = _FILE_MASKS.get(key)
     if mask is None:
         with _opened(path) as picture:
             mask = _channel(picture, channel)
-        file_masks.put(key, mask)
+        _FILE_MASKS.put(key, mask)
     return mask
 
 

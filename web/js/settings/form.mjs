@@ -1,12 +1,13 @@
-// What the parts of the settings page have in common: a frame, a line for outcomes, attempts.
+// Form elements that the sections of the settings page share: the frame, a status line, the request
+// behind a button.
 
 import { el, useStyle } from "../lib/dom.mjs"
 
-/** A part of the page, as wide as its row lets it be. */
-export function part(label, ...children) {
+/** A section of the page, as wide as its row lets it be. */
+export function section(label, ...children) {
   useStyle("theme.css")
   useStyle("settings.css")
-  const inner = el("div", { class: "or-part" }, ...children)
+  const inner = el("div", { class: "or-section" }, ...children)
   return el("section", { class: "onereward or-settings", "aria-label": label }, inner)
 }
 
@@ -20,7 +21,7 @@ export function hint(text) {
   return el("p", { class: "or-quiet" }, text)
 }
 
-/** Controls that are switched off together. */
+/** Controls that are disabled together. */
 export function group(label, ...children) {
   return el("fieldset", { "aria-label": label }, ...children)
 }
@@ -32,7 +33,7 @@ export class Outcome {
     this.attempts = 0
   }
 
-  say(text) {
+  show(text) {
     this.element.classList.remove("or-error")
     this.element.textContent = text
   }
@@ -44,17 +45,17 @@ export class Outcome {
 }
 
 /**
- * Do `work` while `control`, if any, is switched off; what it returns is said, as is what went wrong.
- * Of attempts that overlap, only the last one's outcome is: an older "Saved." must not hide an error.
- * True if it went well.
+ * Do `action` while `control`, if any, is disabled. The text that it returns is shown, and so is its
+ * error. Where attempts overlap, only the last one's outcome is shown: an older "Saved." must not
+ * hide an error. True if it went well.
  */
-export async function attempt(outcome, control, work) {
+export async function attempt(outcome, control, action) {
   const own = ++outcome.attempts
-  outcome.say("\u2026")
+  outcome.show("\u2026")
   if (control) control.disabled = true
   try {
-    const text = await work()
-    if (own === outcome.attempts) outcome.say(text)
+    const text = await action()
+    if (own === outcome.attempts) outcome.show(text)
     return true
   } catch (error) {
     if (own === outcome.attempts) outcome.fail(error)
@@ -64,12 +65,12 @@ export async function attempt(outcome, control, work) {
   }
 }
 
-/** US dollars for people. */
+/** An amount of US dollars as text. */
 export function money(amount) {
   return `$${amount.toFixed(amount !== 0 && amount < 1 ? 3 : 2)}`
 }
 
-/** Bytes for people. */
+/** A number of bytes as text. */
 export function size(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`
 }

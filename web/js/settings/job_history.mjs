@@ -1,13 +1,13 @@
-// Settings, jobs: what was sent and paid for, and what of it is kept here.
+// Settings, job history: which jobs were sent and paid for, and whose pictures are stored on this machine.
 
 import { button, el } from "../lib/dom.mjs"
 import { getJson, postJson, viewUrl } from "../lib/server.mjs"
-import { Outcome, attempt, hint, money, part, row, size } from "./parts.mjs"
+import { Outcome, attempt, hint, money, row, section, size } from "./form.mjs"
 
-const WORDS = "The newest 100 jobs. A job whose picture is kept is not paid for again."
+const HINT = "The newest 100 jobs. A job whose picture is kept is not paid for again."
 
-/** The part of the page. */
-export function journalPart() {
+/** The section of the page. */
+export function jobHistorySection() {
   const outcome = new Outcome()
   const totals = el("p")
   const body = el("tbody")
@@ -17,7 +17,7 @@ export function journalPart() {
   const again = button("Refresh", "Read the jobs again", () => load())
   const clear = clearing(outcome, load)
   const buttons = row(again, clear.element)
-  const element = part("Jobs", totals, scroll, buttons, hint(WORDS), outcome.element)
+  const element = section("Jobs", totals, scroll, buttons, hint(HINT), outcome.element)
 
   function load() {
     return attempt(outcome, again, async () => {
@@ -74,18 +74,18 @@ function name(id, outcome) {
 async function copy(text, id, outcome) {
   try {
     await navigator.clipboard.writeText(id)
-    outcome.say("The request id is copied.")
+    outcome.show("The request id is copied.")
   } catch {
-    // Pages that came neither by https nor from this machine may not.
+    // The browser refuses it to a page that came neither by https nor from this machine.
     getSelection().selectAllChildren(text)
-    outcome.say("The request id is selected. Press Ctrl+C.")
+    outcome.show("The request id is selected. Press Ctrl+C.")
   }
 }
 
 function collecting(job, outcome) {
   const place = el("div")
-  const words = `Save the picture of ${job.request_id} to ComfyUI's output folder`
-  const collect = button("Collect", words, () => attempt(outcome, collect, fetchPictures))
+  const tooltip = `Save the picture of ${job.request_id} to ComfyUI's output folder`
+  const collect = button("Collect", tooltip, () => attempt(outcome, collect, fetchPictures))
 
   async function fetchPictures() {
     const files = await postJson("journal/collect", { request_id: job.request_id })
@@ -102,7 +102,7 @@ function opener(file) {
   return el("a", link, "Open picture")
 }
 
-/** A button that asks once before it drops what is kept. */
+/** A button that deletes the stored pictures after one question. */
 function clearing(outcome, load) {
   const element = el("span", { class: "or-row" })
   let sums = { pictures: 0, kept_bytes: 0 }
@@ -112,7 +112,7 @@ function clearing(outcome, load) {
   const no = button("Keep them", "Keep the pictures", () => element.replaceChildren(start))
 
   function ask() {
-    const question = `Drop ${kept(sums)}? The same edit, run again, is then sent and paid for again.`
+    const question = `Drop ${stored(sums)}? The same edit, run again, is then sent and paid for again.`
     element.replaceChildren(el("span", { role: "alert" }, question), yes, no)
     no.focus()
   }
@@ -126,12 +126,12 @@ function clearing(outcome, load) {
     element.replaceChildren(start)
     if (!done) return
     await load()
-    outcome.say(`${size(freed)} are free again. What was paid stays in the list.`)
+    outcome.show(`${size(freed)} are free again. What was paid stays in the list.`)
   }
 
   function show(found) {
     sums = found
-    start.textContent = sums.pictures ? `Clear ${kept(sums)}` : "No pictures are kept"
+    start.textContent = sums.pictures ? `Clear ${stored(sums)}` : "No pictures are kept"
     start.disabled = !sums.pictures
     element.replaceChildren(start)
   }
@@ -139,6 +139,6 @@ function clearing(outcome, load) {
   return { element, show }
 }
 
-function kept({ pictures, kept_bytes }) {
+function stored({ pictures, kept_bytes }) {
   return `${pictures} kept ${pictures === 1 ? "picture" : "pictures"} (${size(kept_bytes)})`
 }

@@ -1,37 +1,39 @@
-// Settings, spend ceilings: what no workflow on this machine may pass, whatever its own caps say.
+// Settings, spend limits: what no workflow on this machine may spend more than, whatever its own caps
+// allow. The user reads "ceiling", as in the names of the preferences.
 
 import { el } from "../lib/dom.mjs"
-import { Outcome, attempt, group, hint, part } from "./parts.mjs"
-import { store, watchStatus, whyNot } from "./state.mjs"
+import { Outcome, attempt, group, hint, section } from "./form.mjs"
+import { disabledReason, store, watchStatus } from "./state.mjs"
 
-const WORDS =
+const HINT =
   "US dollars; 0 is no ceiling. Where a node's run_cap or session_cap is lower, the lower one counts."
 const FIELDS = {
   run_ceiling: ["Ceiling for one run", "The most that one run of a node may cost"],
   session_ceiling: ["Ceiling for a session", "The most that all runs may cost until ComfyUI ends"],
 }
 
-/** The part of the page. */
-export function ceilingsPart() {
+/** The section of the page. */
+export function spendLimitsSection() {
   const outcome = new Outcome()
   const inputs = Object.keys(FIELDS).map((name) => [name, input(name, outcome)])
   const rows = inputs.map(([name, field]) => labelled(FIELDS[name], field))
   const form = group("Spend ceilings", ...rows)
-  const element = part("Spend ceilings", form, hint(WORDS), outcome.element)
+  const element = section("Spend ceilings", form, hint(HINT), outcome.element)
   const show = (status) => {
-    const why = whyNot(status)
+    const why = disabledReason(status)
     form.disabled = Boolean(why)
     for (const [name, field] of inputs) {
       if (document.activeElement !== field) field.value = status.preferences?.[name] ?? ""
     }
-    if (why) outcome.say(why)
+    if (why) outcome.show(why)
   }
   watchStatus(element, show, (error) => outcome.fail(error))
   return element
 }
 
-function labelled([label, words], field) {
-  return el("label", { class: "or-field", title: words }, el("span", {}, label), el("span", {}, "$ ", field))
+function labelled([label, tooltip], field) {
+  const amount = el("span", {}, "$ ", field)
+  return el("label", { class: "or-field", title: tooltip }, el("span", {}, label), amount)
 }
 
 function input(name, outcome) {
@@ -46,7 +48,7 @@ function input(name, outcome) {
   })
 
   async function save() {
-    const amount = field.valueAsNumber // not a number where nothing can be read: the server says so
+    const amount = field.valueAsNumber // NaN where the field holds no number: the server refuses it
     await store({ [name]: amount })
     return amount ? `Saved: ${label} is $${amount}.` : `Saved: no ${label.toLowerCase()}.`
   }
