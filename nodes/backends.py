@@ -201,8 +201,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
     return fal.collect(request_id, NoProgress())
 
 
-def clear_kept(folder: Path) -> int:
-    """Drops the images that the journal keeps; the freed bytes. JournalError if it cannot be."""
+def clear_pictures(folder: Path) -> int:
+    """Drops the images that the journal retains; the freed bytes. JournalError if it cannot be."""
     from .fal.job_history import clear_images
 
     return clear_images(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError
+from ..loopback import is_loopback
 
 QUEUE_URL_VARIABLE = "ONEREWARD_FAL_QUEUE_URL"
 SERVERS_FILE = "servers.json"
@@ -139,15 +139,6 @@ def _authority(file: Path, place: str) -> Path:
 
 def _without_secrets(url: str) -> str:
     return url.rsplit("@", 1)[-1].split("?")[0]
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Origin(NamedTuple):

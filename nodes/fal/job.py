@@ -218,7 +218,7 @@ class JobRunner:
         try:
             state = State.DONE if images else State.FLAGGED
             files = [data for data, _ in fetched]
-            self._journal.keep(number, state, files, made.cost, made.meta(), job.request_id)
+            self._journal.retain(number, state, files, made.cost, made.meta(), job.request_id)
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)
             return replace(made, notes=(*notes, "not kept: the journal cannot be written"))

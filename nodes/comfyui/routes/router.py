@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...backends import (
     ask_server,
-    clear_kept,
+    clear_pictures,
     collect_job,
     describe_backend,
     server_choices,
@@ -121,7 +121,7 @@ async def _collect(request: web.Request) -> web.Response:
 async def _clear(request: web.Request) -> web.Response:
     """Drops the images that the journal keeps; the freed bytes."""
     await json_body(request, this_machine_only=True)
-    return await answer(lambda: {"freed": clear_kept(user_folder())})
+    return await answer(lambda: {"freed": clear_pictures(user_folder())})
 
 
 def _save(images: Tensor) -> list[dict[str, str]]:

@@ -67,7 +67,7 @@ def test_a_full_disk_keeps_nothing_of_a_result_and_says_so(tmp_path: Path) -> No
     number = begin(journal)
     journal.sent(number, "id-1")
     with disk_of(1 << 20), pytest.raises(JournalError, match="Make room") as failure:
-        journal.keep(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
+        journal.retain(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
     assert str(tmp_path / FILE_NAME) in str(failure.value)
     entry = journal.find("key")
     assert entry is not None and entry.state is State.SENT and journal.images(number) == []
