@@ -92,9 +92,15 @@ OTHER_FORMS = [
 def test_a_line_of_another_form_is_words_as_before(
     studio: FalServer, tmp_path: Path, line: str
 ) -> None:
-    studio.run_seconds = 0.1
+    class UntilRunning(Watched):
+        def status(self, text: str) -> None:
+            super().status(text)
+            if text.startswith("running"):
+                studio.release()
+
+    studio.hold("running")
     studio.next_job(fal_faults.logs([line]))
-    progress = Watched()
+    progress = UntilRunning()
     run(studio_of(studio, tmp_path), small_request(), progress)
     assert progress.steps == [] and f"running, 0 s: {line}" in progress.texts
 
