@@ -1,4 +1,4 @@
-"""Where a server is, which URLs of its answers are trusted, and the servers the user named."""
+"""Endpoints: where a server is, which URLs of its answers are trusted, the servers of the user."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _without_secrets(url: str) -> str:
 
 
 class Origin(NamedTuple):
-    """Whom a URL speaks to."""
+    """Scheme, host and port of a URL."""
 
     scheme: str
     host: str
@@ -150,7 +150,7 @@ class Origin(NamedTuple):
 
 
 def host_of(url: object) -> str:
-    """Whom a URL speaks to, in quotes, for a message."""
+    """The host of a URL, in quotes, for a message."""
     origin = _origin(url) if isinstance(url, str) else None
     return f'"{origin.host}"' if origin else "no address that can be used"
 

@@ -1,4 +1,4 @@
-"""One job from request to bytes, without ever paying for it twice.
+"""One job: queue submit, status polling, result and cancel, without ever paying twice.
 
     written down -> sent -> accepted -> queued -> running -> completed -> fetched -> retained
 

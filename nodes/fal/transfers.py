@@ -1,4 +1,4 @@
-"""Pictures on their way to the service and back: data URIs, uploads, downloads."""
+"""Uploads and downloads of pictures: data URIs, fal's storage, and the files of a result."""
 
 from __future__ import annotations
 
