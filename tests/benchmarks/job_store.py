@@ -95,7 +95,12 @@ def probe(root: Path, folder: Path) -> None:
     print(json.dumps({"seconds": sorted(seconds), "failures": failures}))
 
 
-CHILDREN: dict[str, Callable[..., None]] = {"write": write, "clear": clear, "migrate": migrate, "probe": probe}
+CHILDREN: dict[str, Callable[..., None]] = {
+    "write": write,
+    "clear": clear,
+    "migrate": migrate,
+    "probe": probe,
+}
 
 
 def child(work: str, root: Path, folder: Path, *more: int, **options: Any) -> subprocess.Popen[str]:
