@@ -203,7 +203,7 @@ def ask_server(name: str, folder: Path) -> str:
 
 
 def view_journal(folder: Path) -> dict[str, Any]:
-    """The newest jobs and the totals; see journal_view.view.
+    """The newest jobs and the totals; see job_history.view.
 
     Raises:
         JournalError, InputError: the journal, or servers.json, cannot be read.
@@ -220,8 +220,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
         InputError: the journal has no such job, or its server is no longer named.
         RemoteError: the service does not have it, it failed, or it was flagged.
     """
-    from .fal.cancellation import NoProgress
     from .fal.job_history import server_of
+    from .fal.progress import NoProgress
 
     url = server_of(folder, request_id)
     if url is None:
@@ -236,8 +236,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
     return fal.collect(request_id, NoProgress())
 
 
-def clear_kept(folder: Path) -> int:
-    """Drops the images that the journal keeps; the freed bytes. JournalError if it cannot be."""
+def clear_pictures(folder: Path) -> int:
+    """Drops the images that the journal retains; the freed bytes. JournalError if it cannot be."""
     from .fal.job_history import clear_images
 
     return clear_images(folder)

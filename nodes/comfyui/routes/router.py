@@ -15,7 +15,7 @@ from torch import Tensor
 from ...backends import (
     ask_server,
     auto_spec,
-    clear_kept,
+    clear_pictures,
     collect_job,
     describe_backend,
     no_onereward,
@@ -122,7 +122,7 @@ async def _collect(request: web.Request) -> web.Response:
 async def _clear(request: web.Request) -> web.Response:
     """Drops the images that the journal keeps; the freed bytes."""
     await json_body(request, this_machine_only=True)
-    return await answer(lambda: {"freed": clear_kept(user_folder())})
+    return await answer(lambda: {"freed": clear_pictures(user_folder())})
 
 
 def _save(images: Tensor) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from ...config.json_values import parse
 from ...errors import JournalError, OneRewardError, RemoteError
+from ...loopback import is_loopback
 
 LARGEST = 64 * 1024
 OWN_PAGE = ("same-origin", "none")  # Sec-Fetch-Site of ComfyUI's page, and of a typed address
@@ -77,7 +77,7 @@ def is_here(request: web.Request) -> bool:
     if any(name in request.headers for name in SPEAKS_FOR_ANOTHER):
         return False
     named = _split(f"//{request.host}")
-    return named is not None and _is_loopback(request.remote) and _is_loopback(named.hostname)
+    return named is not None and is_loopback(request.remote) and is_loopback(named.hostname)
 
 
 def _check_machine(request: web.Request) -> None:
@@ -104,18 +104,6 @@ def _split(url: str) -> SplitResult | None:
         return urlsplit(url)
     except ValueError:  # brackets that hold no address
         return None
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host or "")
-    except ValueError:
-        return False
-    # Listening on all addresses, a machine may see itself as ::ffff:127.0.0.1.
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address.is_loopback or bool(mapped and mapped.is_loopback)
 
 
 async def _read(request: web.Request) -> bytes:
