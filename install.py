@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parent
 NEEDED = (ROOT / "requirements.txt", ROOT / "local_backend" / "requirements.txt")
 # ComfyUI does not bring these: one that is too old for the pack may be replaced by a newer one.
-ADDED = frozenset({"diffusers", "accelerate", "gguf"})
+ADDED = frozenset({"diffusers", "accelerate", "gguf", "cachetools"})
 # diffusers 0.35 asks for huggingface-hub 0.34, for downloads that the pack never makes, and runs
 # on the older ones that go with transformers 4.50. So there it is installed without its own list,
 # of which ComfyUI has everything but importlib-metadata.

@@ -31,7 +31,7 @@ FLOORS = {
 }
 CANVAS = ("PIL", "scipy")
 # What ComfyUI does not bring: install.py may choose another version of these, and of no others.
-ADDED = frozenset({"diffusers", "accelerate", "gguf"})
+ADDED = frozenset({"diffusers", "accelerate", "gguf", "cachetools"})
 PROJECTS = {"PIL": "pillow"}
 
 _VERSION = re.compile(r"^__version__ *= *[\"']([^\"']+)[\"']", re.MULTILINE)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TENSORS = {"torch", "numpy", "PIL"}
 MODELS = TENSORS | {"diffusers", "transformers", "safetensors", "accelerate", "gguf", "psutil"}
-MODELS |= {"typing_extensions"}  # torch brings it along
+MODELS |= {"cachetools", "typing_extensions"}  # torch brings the latter along
 SERVER = {"fastapi", "starlette", "pydantic", "sqlalchemy"}
 
 # Room -> the rooms below that it may import. A name is a package, or one of its modules; a module

@@ -1,22 +1,23 @@
-"""AdaLN's modulation as a table: worked out before the loop, so that its weights need not stay.
+"""AdaLN precomputation: the modulation of all steps as a table, computed before the loop.
 
-A block's shift, scale and gate depend on the time, the guidance and the pooled text alone. In FLUX
-the layers that make them hold 27 % of all weights, for 2 MB of numbers a step.
+AdaLN (adaptive layer norm, from DiT, arXiv:2212.09748) makes a block's shift, scale and gate from
+the time, the guidance and the pooled text alone. In FLUX the layers that do so hold 27 % of all
+weights, for 2 MB of numbers a step. With the table they need not stay in VRAM.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from cachetools import LRUCache
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
 Layer = Callable[[Tensor], Tensor]
-_MOST_RUNS, _MOST_BYTES = 4, 10**9  # 118 MB a run of 28 steps
+_CACHE_BYTES = 10**9  # of the host's; 118 MB a run of 28 steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +56,8 @@ class ModulationRow(nn.Module):
 
 
 class ModulationTable:
-    """The modulation of all blocks and steps of a run. The last few are kept off the device: an
-    edit with several crops needs one for each of their sizes, and again for the next seed.
+    """The modulation of all blocks and steps of a run. Those of the last runs are cached on the
+    host: an edit with several crops needs one for each of their sizes, and again for the next seed.
 
     Attributes:
         names: the layers it stands in for, such as "transformer_blocks.0.norm1.linear".
@@ -67,7 +68,7 @@ class ModulationTable:
         self._transformer = transformer
         self._rows: dict[str, ModulationRow] = {}
         self._ready: Hashable = None
-        self._kept: OrderedDict[Hashable, list[Tensor]] = OrderedDict()
+        self._cache: LRUCache[Hashable, list[Tensor]] = LRUCache(_CACHE_BYTES, _cached_bytes)
         for name in modulation_names(transformer):
             norm = transformer.get_submodule(name.rpartition(".")[0])
             norm.linear = self._rows[name] = ModulationRow()
@@ -76,7 +77,7 @@ class ModulationTable:
     def prepare(
         self, inputs: ModulationInputs, layer: Callable[[str], Layer], check: Callable[[], None]
     ) -> None:
-        """Has the rows ready; works them out unless they are kept.
+        """Puts the rows on the device; computes them unless they are cached.
 
         Args:
             layer: gives the layer of a name, on the transformer's device.
@@ -86,22 +87,13 @@ class ModulationTable:
         if key == self._ready:
             return
         self.clear()
-        if key not in self._kept:
-            self._kept[key] = self._work_out(inputs, layer, check)
-            self._drop_old()
-        self._kept.move_to_end(key)
-        for row, values in zip(self._rows.values(), self._kept[key], strict=True):
+        if key not in self._cache:
+            self._cache[key] = self._compute(inputs, layer, check)
+        for row, values in zip(self._rows.values(), self._cache[key], strict=True):
             row.rows = values.to(inputs.pooled_projections.device)
         self._ready = key
 
-    def _drop_old(self) -> None:
-        while len(self._kept) > 1 and (
-            len(self._kept) > _MOST_RUNS
-            or sum(row.nbytes for rows in self._kept.values() for row in rows) > _MOST_BYTES
-        ):
-            self._kept.popitem(last=False)
-
-    def _work_out(
+    def _compute(
         self, inputs: ModulationInputs, layer: Callable[[str], Layer], check: Callable[[], None]
     ) -> list[Tensor]:
         embeddings = [functional.silu(self._embedding(inputs, t)) for t in inputs.timesteps]
@@ -131,7 +123,7 @@ class ModulationTable:
     def forget(self) -> None:
         """Lets go of all rows: the layers have changed."""
         self.clear()
-        self._kept.clear()
+        self._cache.clear()
 
     def _embedding(self, inputs: ModulationInputs, timestep: float) -> Tensor:
         """The transformer's own, computed in its own order and dtypes, so that it is the same to
@@ -144,6 +136,11 @@ class ModulationTable:
             return embed(time, pooled)
         guidance = inputs.guidance.to(pooled.dtype) * 1000
         return embed(time, guidance, pooled)
+
+
+def _cached_bytes(rows: list[Tensor]) -> int:
+    """A run that alone passes the bound is cached alone."""
+    return min(_CACHE_BYTES, sum(row.nbytes for row in rows))
 
 
 def scaled_time(timestep: float | Tensor, branches: int, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which of torch's attention kernels is the fastest on this card: measured, not looked up."""
+"""The attention backend: which of torch's SDPA kernels is the fastest on this card, measured."""
 
 from __future__ import annotations
 

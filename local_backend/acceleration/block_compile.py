@@ -1,4 +1,7 @@
-"""The transformer's blocks as compiled code: two kinds of block, so two graphs for all of them."""
+"""Regional compilation: torch.compile on the transformer's repeated blocks, not on the whole.
+
+diffusers has it as compile_repeated_blocks. There are two kinds of block, so two graphs for all.
+"""
 
 from __future__ import annotations
 

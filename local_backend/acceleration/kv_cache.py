@@ -1,4 +1,6 @@
-"""A tensor that is remembered from step to step, in 8 bits where memory is dear."""
+"""The KV cache of masked-token attention: keys and values cached from step to step, in fp8 where
+VRAM is short. diffusers' counterpart for text tokens is hooks.text_kv_cache.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,18 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..quantization.fp8 import quantise_rows
+
 _FP8 = torch.float8_e4m3fn
-_FP8_MOST = 440.0  # a little under the largest number, 448, for the rounding of 16-bit work
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """How tensors are remembered.
+class KVCacheFormat:
+    """What cached keys and values are stored as.
 
     Attributes:
-        dtype: what their numbers are held in; fp8 takes a scale per row of channels besides.
-        change: the change that led to the last value is held, too.
+        dtype: of their numbers; fp8 takes a scale per row of channels besides.
+        change: the change that led to the last value is cached, too.
     """
 
     dtype: torch.dtype
@@ -30,61 +33,65 @@ class Keeping:
         each = rows * shape[-1] * self.dtype.itemsize + (4 * rows if self.dtype == _FP8 else 0)
         return each * (2 if self.change else 1)
 
+    def allocate(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None]:
+        """Zeros of this shape, and the scale of each row in `dtype` where they are fp8."""
+        data = torch.zeros(shape, dtype=dtype, device=device).to(self.dtype)
+        if self.dtype != _FP8:
+            return data, None
+        return data, torch.ones((*shape[:-1], 1), dtype=dtype, device=device)
 
-def keepings(device: torch.device, dtype: torch.dtype) -> tuple[Keeping, ...]:
+
+def kv_cache_formats(device: torch.device, dtype: torch.dtype) -> tuple[KVCacheFormat, ...]:
     """All ways to keep tensors of this type, the best one first: 8 bits take time and a little of
     the quality, doing without the change takes more of it.
     """
-    plain = Keeping(dtype, change=True)
+    plain = KVCacheFormat(dtype, change=True)
     if device.type not in ("cuda", "xpu"):
         return (plain,)
-    return plain, Keeping(_FP8, change=True), Keeping(_FP8, change=False)
+    return plain, KVCacheFormat(_FP8, change=True), KVCacheFormat(_FP8, change=False)
 
 
-class KeptTensor:
-    """The last value of a tensor [..., channels], and the change that led to it.
+class CachedTensor:
+    """The last value of keys or values [..., channels], and the change that led to it.
 
-    All places are made at once and only written to later, so that a compiled graph can do it.
+    All buffers are allocated at once and only written to later, so that a compiled graph can do it.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], keeping: Keeping, device: torch.device, dtype: torch.dtype
+        self,
+        shape: tuple[int, ...],
+        kv_cache_format: KVCacheFormat,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         """`dtype`: of what is put and got."""
         self._dtype = dtype
-        self._value = _Place(shape, keeping.dtype, dtype, device)
-        self._change = _Place(shape, keeping.dtype, dtype, device) if keeping.change else None
+        kinds = ("value", "change") if kv_cache_format.change else ("value",)
+        self._buffers = {kind: kv_cache_format.allocate(shape, device, dtype) for kind in kinds}
 
     def put(self, value: Tensor) -> None:
-        if self._change is not None:
-            self._change.write(value - self._value.read(self._dtype))
-        self._value.write(value)
+        if "change" in self._buffers:
+            self._write("change", value - self._read("value"))
+        self._write("value", value)
 
     def get(self, ahead: Tensor) -> Tensor:
-        """The value, gone on by `ahead` [] times the last change."""
-        value = self._value.read(self._dtype)
-        if self._change is None:
+        """The value, extrapolated by `ahead` [] times the last change."""
+        value = self._read("value")
+        if "change" not in self._buffers:
             return value
-        return torch.addcmul(value, self._change.read(self._dtype), ahead.to(self._dtype))
+        return torch.addcmul(value, self._read("change"), ahead.to(self._dtype))
 
-
-class _Place:
-    """A tensor, in fp8 with a scale for the last dimension."""
-
-    def __init__(
-        self, shape: tuple[int, ...], kept: torch.dtype, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self._data = torch.zeros(shape, dtype=dtype, device=device).to(kept)
-        scaled = kept == _FP8
-        self._scale = torch.ones((*shape[:-1], 1), dtype=dtype, device=device) if scaled else None
-
-    def write(self, value: Tensor) -> None:
-        if self._scale is None:
-            self._data.copy_(value)
+    def _write(self, kind: str, value: Tensor) -> None:
+        data, scale = self._buffers[kind]
+        if scale is None:
+            data.copy_(value)
             return
-        most = torch.linalg.vector_norm(value, float("inf"), dim=-1, keepdim=True).clamp(min=1e-6)
-        self._scale.copy_(most / _FP8_MOST)
-        self._data.copy_(value * (_FP8_MOST / most))
+        rows, scales = quantise_rows(value)
+        data.copy_(rows)
+        scale.copy_(scales)
 
-    def read(self, dtype: torch.dtype) -> Tensor:
-        return self._data if self._scale is None else self._data.to(dtype) * self._scale
+    def _read(self, kind: str) -> Tensor:
+        data, scale = self._buffers[kind]
+        return data if scale is None else data.to(self._dtype) * scale

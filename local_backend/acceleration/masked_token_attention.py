@@ -1,5 +1,8 @@
-"""Steps that compute the masked tokens and the text alone: all other tokens' keys and values are
-those of an earlier step.
+"""Masked-token attention with a KV cache: steps that compute the masked tokens and the text alone,
+and attend to all other tokens' keys and values of an earlier step.
+
+In the manner of sparse inference for edits (SIGE, arXiv:2211.02048), with attention's keys and
+values as what is reused.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from diffusers.models.transformers.transformer_flux import (
 from torch import Tensor
 from torch.nn import functional
 
-from .kv_cache import Keeping, KeptTensor
+from .kv_cache import CachedTensor, KVCacheFormat
 
 # its types know neither the pair that FLUX gives nor that one tensor comes back
 _rotated: Callable[..., Any] = apply_rotary_emb
@@ -65,8 +68,8 @@ class _Mode(Enum):
     REUSE = "only masked tokens are computed"
 
 
-class KeptAttention:
-    """The attention of all blocks, with a memory for the kept tokens' keys and values.
+class MaskedTokenAttention:
+    """The attention of all blocks, with a KV cache for the unmasked tokens.
 
     They change slowly and steadily, so `drift` times their last change goes on: at the time of a
     later step they are taken to have moved on by that share of the line through the last two.
@@ -98,19 +101,23 @@ class KeptAttention:
         self.ahead.fill_(ahead)
 
 
-class KeptAttentionProcessor:
-    """diffusers' FluxAttnProcessor for one block, with a memory."""
+class CachedFluxAttnProcessor:
+    """diffusers' FluxAttnProcessor for one block, with a KV cache."""
 
     _attention_backend = None  # diffusers asks its processors for these two
     _parallel_config = None
 
     def __init__(
-        self, attention: KeptAttention, attn: FluxAttention, keeping: Keeping, dtype: torch.dtype
+        self,
+        attention: MaskedTokenAttention,
+        attn: FluxAttention,
+        kv_cache_format: KVCacheFormat,
+        dtype: torch.dtype,
     ) -> None:
         self._of = attention
         shape, device = attention.shape(attn), attention.places.device
-        self._keys = KeptTensor(shape, keeping, device, dtype)
-        self._values = KeptTensor(shape, keeping, device, dtype)
+        self._keys = CachedTensor(shape, kv_cache_format, device, dtype)
+        self._values = CachedTensor(shape, kv_cache_format, device, dtype)
 
     def __call__(
         self,
@@ -157,39 +164,42 @@ def _joint_projections(
 
 
 @contextmanager
-def kept_attention(
+def masked_token_attention(
     transformer: FluxTransformer2DModel,
     tokens: TokenSets,
     *,
     text_tokens: int,
     branches: int,
     drift: float,
-    keeping: Keeping,
+    kv_cache_format: KVCacheFormat,
     dtype: torch.dtype,
-) -> Iterator[KeptAttention]:
-    """Inside, the transformer's attention has a memory; after, its own processors are back and the
-    memory is gone, however the block was left.
+) -> Iterator[MaskedTokenAttention]:
+    """Inside, the transformer's attention has a KV cache; after, its own processors are back and
+    the cache is gone, however the block was left.
     """
-    attention = KeptAttention(tokens.kept + text_tokens, branches, drift)
+    attention = MaskedTokenAttention(tokens.kept + text_tokens, branches, drift)
     layers = _attentions(transformer)
     before = [attn.processor for attn in layers]
     try:
         for attn in layers:
             # Any: by its types, diffusers takes none but its own
-            kept: Any = KeptAttentionProcessor(attention, attn, keeping, dtype)
-            attn.set_processor(kept)
+            cached: Any = CachedFluxAttnProcessor(attention, attn, kv_cache_format, dtype)
+            attn.set_processor(cached)
         yield attention
     finally:
         for attn, processor in zip(layers, before, strict=True):
             attn.set_processor(processor)
 
 
-def kept_bytes(
-    transformer: FluxTransformer2DModel, tokens: TokenSets, branches: int, keeping: Keeping
+def kv_cache_bytes(
+    transformer: FluxTransformer2DModel,
+    tokens: TokenSets,
+    branches: int,
+    kv_cache_format: KVCacheFormat,
 ) -> int:
-    """What all blocks' kept keys and values take."""
+    """What the KV caches of all blocks take."""
     shapes = [_shape(a, branches, len(tokens.kept)) for a in _attentions(transformer)]
-    return 2 * sum(keeping.bytes(shape) for shape in shapes)
+    return 2 * sum(kv_cache_format.bytes(shape) for shape in shapes)
 
 
 def _shape(attn: FluxAttention, branches: int, kept: int) -> tuple[int, int, int, int]:

@@ -9,25 +9,30 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from torch import Tensor
 
-from .kv_cache import Keeping
+from .kv_cache import KVCacheFormat
 from .levels import Level
-from .masked_token_attention import KeptAttention, TokenSets, kept_attention, token_sets
+from .masked_token_attention import (
+    MaskedTokenAttention,
+    TokenSets,
+    masked_token_attention,
+    token_sets,
+)
 from .step_schedule import Work, plan_steps
-from .velocity_forecast import VelocityPath
+from .velocity_forecast import VelocityForecast
 
 # Runs the model on these tokens, int64 [m], or on all: their guided velocities [1, m, channels].
 Compute = Callable[[Tensor | None], Tensor]
 
 
 @contextmanager
-def shortcuts(
+def accelerated_steps(
     level: Level,
     sigmas: Sequence[float],
     mask: Tensor,
     *,
     transformer: FluxTransformer2DModel,
     text: Tensor,
-    keeping: Keeping | None,
+    kv_cache_format: KVCacheFormat | None,
 ) -> Iterator[WholeSteps | MaskedSteps]:
     """What a level makes of a run. Nothing of it is left behind, however the block is left.
 
@@ -35,23 +40,23 @@ def shortcuts(
         sigmas: the scheduler's, one more than there are steps.
         mask: [1, h, w], 1 = change.
         text: [branches, tokens, channels], on the transformer's device and in its dtype.
-        keeping: how keys and values may be remembered; None: not at all.
+        kv_cache_format: how keys and values may be remembered; None: not at all.
     """
     branches, text_tokens = text.shape[:2]
     tokens = token_sets(mask, level.halo)
-    share = tokens.share(text_tokens) if keeping else None
+    share = tokens.share(text_tokens) if kv_cache_format else None
     plan = plan_steps(level, len(sigmas) - 1, share)
-    if keeping is None or Work.MASKED not in plan:
+    if kv_cache_format is None or Work.MASKED not in plan:
         yield WholeSteps(plan, sigmas)
         return
     tokens = tokens.on(text.device)
-    with kept_attention(
+    with masked_token_attention(
         transformer,
         tokens,
         text_tokens=text_tokens,
         branches=branches,
-        drift=level.drift if keeping.change else 0.0,
-        keeping=keeping,
+        drift=level.drift if kv_cache_format.change else 0.0,
+        kv_cache_format=kv_cache_format,
         dtype=text.dtype,
     ) as attention:
         yield MaskedSteps(plan, sigmas, tokens, attention)
@@ -61,7 +66,7 @@ class WholeSteps:
     """All tokens or none at a step."""
 
     def __init__(self, plan: Sequence[Work], sigmas: Sequence[float]) -> None:
-        self._plan, self._path = plan, VelocityPath(sigmas)
+        self._plan, self._path = plan, VelocityForecast(sigmas)
 
     def velocity(self, step: int, compute: Compute) -> Tensor:
         """What this step goes with, [1, tokens, channels]; to be asked for in order."""
@@ -78,11 +83,11 @@ class MaskedSteps:
         plan: Sequence[Work],
         sigmas: Sequence[float],
         tokens: TokenSets,
-        attention: KeptAttention,
+        attention: MaskedTokenAttention,
     ) -> None:
         self._plan, self._sigmas = plan, sigmas
         self._tokens, self._attention = tokens, attention
-        self._masked, self._kept = VelocityPath(sigmas), VelocityPath(sigmas)
+        self._masked, self._kept = VelocityForecast(sigmas), VelocityForecast(sigmas)
 
     def velocity(self, step: int, compute: Compute) -> Tensor:
         """What this step goes with, [1, tokens, channels]; to be asked for in order."""

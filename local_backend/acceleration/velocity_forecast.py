@@ -1,4 +1,9 @@
-"""Guided velocities of steps at which the model does not run."""
+"""Velocity forecasting: at steps that the transformer skips, its guided velocity is extrapolated.
+
+In the manner of TaylorSeer (arXiv:2503.06923; diffusers.hooks.taylorseer_cache), which forecasts
+each block's features by a Taylor series. Here it is the output alone, by Lagrange's polynomial
+through the last velocities, and what was forecast is corrected when the transformer has run again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from torch import Tensor
 _PREDICTED_FROM, _CORRECTED_FROM = 2, 3  # points: a line, and with the new one a parabola
 
 
-class VelocityPath:
+class VelocityForecast:
     """The guided velocity of some tokens through a run.
 
     At a step that is left out it goes straight on. When the model has run again, the curve through

@@ -15,11 +15,13 @@ from ...nodes.contracts import (
 from ...nodes.errors import LocalBackendError
 from ..acceleration.block_compile import explain
 from ..checkpoints.model_files import ModelFiles
+from ..offload.device_memory import is_out_of_memory, shared_memory
 from ..offload.devices import compute_dtype, holds_fp8, pick_device
-from ..offload.flux_parts import FluxFiles, flux_components, flux_parts, open_files
-from ..offload.pipeline_cache import OWNER, is_out_of_memory, shared_memory
+from ..offload.flux_parts import FluxFiles, flux_parts, open_files
 from ..offload.placement import FluxPlacement
+from ..pipeline.flux_components import flux_components
 from ..pipeline.onereward import OneRewardPipeline
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.validation import check_pixels, check_recipe
 
 
@@ -56,7 +58,7 @@ class LocalBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._files.models(), self._build) as pipeline:
+        with PIPELINE_CACHE.pipeline(self._files.models(), self._build) as pipeline:
             placement = pipeline.placement
             assert isinstance(placement, FluxPlacement)
             while True:
@@ -73,7 +75,9 @@ class LocalBackend:
     def _build(self) -> OneRewardPipeline:
         device = pick_device()
         parts = flux_parts(self._opened(self._files), compute_dtype(device))
-        if not holds_fp8(device) and (parts.transformer.has_fp8 or parts.t5.has_fp8):
+        if not holds_fp8(device) and (
+            parts.transformer.weights.has_fp8 or parts.t5.weights.has_fp8
+        ):
             raise LocalBackendError(
                 f"The transformer or T5 is stored in fp8, which {device.type} devices cannot hold. "
                 "Choose bf16, fp16 or GGUF files."

@@ -9,8 +9,8 @@ import torch
 
 from ...nodes.contracts import Capabilities, EditRecipe, EditRequest, EditResult, ProgressSink
 from ..offload.devices import pick_device
-from ..offload.pipeline_cache import OWNER
 from ..pipeline.onereward import OneRewardPipeline
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.preview_components import PREVIEW_FOLDER, load_preview_model
 from ..pipeline.validation import check_pixels, check_recipe
 
@@ -44,7 +44,7 @@ class PreviewBackend:
         """
         check_recipe(request)
         check_pixels(request)
-        with OWNER.pipeline(self._folder, self._build) as pipeline:
+        with PIPELINE_CACHE.pipeline(self._folder, self._build) as pipeline:
             return pipeline(request, progress)
 
     def _build(self) -> OneRewardPipeline:

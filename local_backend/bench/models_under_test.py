@@ -15,11 +15,12 @@ from ..backends.flux import LocalBackend
 from ..backends.preview import PreviewBackend
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.select import find_models, installed_models
+from ..offload.device_memory import free_memory
 from ..offload.devices import compute_dtype, empty_cache
 from ..offload.flux_parts import FluxFiles, open_files
 from ..offload.memory_plan import GB
-from ..offload.pipeline_cache import OWNER, free_memory
 from ..pipeline.components import FLUX_TEXT_LENGTHS, Components
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.preview_components import PREVIEW_TEXT_LENGTHS, load_preview_model
 from .configurations import Configuration
 from .measure import Paint
@@ -67,7 +68,7 @@ class TestedModel:
             yield self._backend(config).run
             return
         if not self.together:
-            OWNER.unload()
+            PIPELINE_CACHE.unload()
         yield Reference(self.plain(), self.device).run
 
     def _backend(self, config: Configuration) -> PreviewBackend | LocalBackend:

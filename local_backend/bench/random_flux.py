@@ -19,7 +19,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from ..checkpoints.load import ModelFile
 from ..checkpoints.module_weights import ModuleWeights, WeightInfo
-from ..offload.flux_parts import ASSETS, FluxFiles
+from ..offload.flux_parts import FluxFiles
+from ..pipeline.flux_components import ASSETS
 from ..quantization.stored_weight import Stored
 
 Settings = Mapping[str, Any]

@@ -13,8 +13,9 @@ from torch import Tensor
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..checkpoints.load import ModelFile
 from ..offload.devices import synchronize
-from ..offload.flux_parts import FluxFiles, with_assets
+from ..offload.flux_parts import FluxFiles
 from ..pipeline.components import Components
+from ..pipeline.flux_components import with_assets
 
 
 def plain_components(opened: FluxFiles, device: torch.device, dtype: torch.dtype) -> Components:

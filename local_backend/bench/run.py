@@ -16,7 +16,7 @@ from PIL import Image
 from ...nodes.contracts import EditRequest, EditTask
 from ...nodes.errors import InputError, LocalBackendError, OneRewardError
 from ..offload.devices import pick_device
-from ..offload.pipeline_cache import OWNER
+from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.validation import SIDE_MULTIPLE, check_pixels, check_recipe
 from .configurations import Configuration, choose
 from .measure import RUNS, Row, StepClock, begin_peak, count, peak, step_kinds
@@ -85,7 +85,7 @@ def run_bench(options: Options, picture: Path, say: Say) -> Report:
     )
     say(report.title)
     (_take_turns if model.together else _one_by_one)(bench, rows)
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     say(f"\n{table(report)}\n\n{perf_counter() - start:.0f} s in all")
     _save(report, options.out, say)
     failed = [f"{row.name}: {row.problem}" for row in rows if row.problem]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...nodes.errors import CheckpointError
+from ..quantization.linear import LowRank
 from .detect import Family, expect
 from .key_maps import Rows
 from .lora_keys import TEXT_PREFIXES, LoraLayers, foreign_kind, split_name
@@ -29,19 +30,6 @@ from .readers.types import FLOAT_TYPES, FP8_TYPES, TensorFiles
 
 _PEFT_SETTINGS = "lora_adapter_metadata"
 _ENTRY = "x_embedder"
-
-
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """What is added to a layer's weight: up @ down, alpha already in up.
-
-    Attributes:
-        down: [rank, in].
-        up: [out, rank].
-    """
-
-    down: Tensor
-    up: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from .memory_plan import NO_LIMIT
-from .model_part import Part
-from .residency import Fit
+from .model_part import ModelPart
+from .residency import Residency
 
 logger = logging.getLogger("onereward")
 _CPU = torch.device("cpu")
@@ -31,19 +31,19 @@ class OneRewardPart(nn.Module):
 class PartPatcher(ModelPatcher):
     """A part as ComfyUI sees it: loaded as a whole, unloaded as a whole."""
 
-    def __init__(self, part: Part, device: torch.device) -> None:
+    def __init__(self, part: ModelPart, device: torch.device) -> None:
         super().__init__(OneRewardPart(), device, torch.device("cpu"), size=1)
         self.part = part
-        self.wanted = Fit()
+        self.wanted = Residency()
 
     def model_size(self) -> int:
-        return self.part.device_bytes or self.part.needs(self.wanted)
+        return self.part.device_bytes or self.part.required_bytes(self.wanted)
 
     def loaded_size(self) -> int:
         return self.part.device_bytes
 
     def current_loaded_device(self) -> torch.device:
-        device: torch.device = self.load_device if self.part.fit else self.offload_device
+        device: torch.device = self.load_device if self.part.residency else self.offload_device
         return device
 
     def partially_load(
@@ -69,7 +69,7 @@ class ComfyMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._patchers: dict[Part, PartPatcher] = {}
+        self._patchers: dict[ModelPart, PartPatcher] = {}
 
     def budget(self) -> int:
         """What is free, and what ComfyUI's models hold, which it moves out if need be."""
@@ -83,13 +83,13 @@ class ComfyMemory:
         free = model_management.get_free_memory(self.device)
         return int(free + loaded - model_management.extra_reserved_memory())
 
-    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
-        for part, fit in parts:
+    def load(self, parts: Sequence[tuple[ModelPart, Residency]], work: int) -> None:
+        for part, residency in parts:
             if part not in self._patchers:
                 self._patchers[part] = PartPatcher(part, self.device)
-            elif part.fit != fit:
+            elif part.residency != residency:
                 self.unload(part)  # what ComfyUI knows of it is wrong, or is about to be
-            self._patchers[part].wanted = fit
+            self._patchers[part].wanted = residency
         patchers = [self._patchers[part] for part, _ in parts]
         self._make_room(patchers, work)
         for patcher in patchers:
@@ -115,7 +115,7 @@ class ComfyMemory:
             these = _listed(patchers)
             model_management.free_memory(needed, self.device, keep_loaded=these)
 
-    def unload(self, part: Part) -> None:
+    def unload(self, part: ModelPart) -> None:
         for loaded in _listed([self._patchers[part]] if part in self._patchers else []):
             model_management.current_loaded_models.remove(loaded)
             loaded.model_unload()

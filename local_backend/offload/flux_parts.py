@@ -1,11 +1,9 @@
-"""A FLUX.1-Fill pipeline from files: its models as parts, and what they need besides weights."""
+"""The four models of a FLUX.1-Fill pipeline from files, as parts that are loaded and offloaded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -18,12 +16,8 @@ from ..acceleration.adaln_table import ModulationTable, modulation_names
 from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from ..checkpoints.lora import linear_layers
 from ..checkpoints.model_files import ModelFiles
-from ..checkpoints.tokenizers import CLIPTokenizerFast, T5TokenizerFast
-from ..pipeline.components import Components
-from ..pipeline.latent_preview import load_latent_rgb
-from .model_part import Part
+from .model_part import ModelPart
 
-ASSETS = Path(__file__).parents[1] / "checkpoints" / "flux"
 _TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 _T5_BLOCKS = ("encoder.block",)
 _WORDS = {
@@ -41,13 +35,13 @@ class FluxParts:
 
     Attributes:
         layers: the transformer's own, which a LoRA has to fit.
-        stored: the precision of the transformer's file, in words.
+        stored: the precision of the transformer's file, such as "bf16" or "GGUF".
     """
 
-    transformer: Part[FluxTransformer2DModel]
-    t5: Part[T5EncoderModel]
-    clip: Part[CLIPTextModel]
-    vae: Part[AutoencoderKL]
+    transformer: ModelPart[FluxTransformer2DModel]
+    t5: ModelPart[T5EncoderModel]
+    clip: ModelPart[CLIPTextModel]
+    vae: ModelPart[AutoencoderKL]
     table: ModulationTable
     layers: Mapping[str, nn.Linear]
     stored: str
@@ -84,12 +78,14 @@ def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
     """Takes over the files' modules; `dtype` is what they compute in."""
     transformer = opened.transformer
     layers, names = linear_layers(transformer.module), modulation_names(transformer.module)
-    part = Part(transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True)
+    part = ModelPart(
+        transformer, dtype, block_lists=_TRANSFORMER_BLOCKS, left_out=names, run_often=True
+    )
     return FluxParts(
         transformer=part,
-        t5=Part(opened.t5, dtype, block_lists=_T5_BLOCKS),
-        clip=Part(opened.clip, dtype),
-        vae=Part(opened.vae, dtype, keep_stored=False),
+        t5=ModelPart(opened.t5, dtype, block_lists=_T5_BLOCKS),
+        clip=ModelPart(opened.clip, dtype),
+        vae=ModelPart(opened.vae, dtype, keep_stored=False),
         table=ModulationTable(part.module),
         layers=layers,
         stored=_stored_as(transformer),
@@ -99,38 +95,6 @@ def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
 def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
     """The parts of these files; see open_files and flux_parts."""
     return flux_parts(open_files(files), dtype)
-
-
-def flux_components(parts: FluxParts) -> Components:
-    """The parts with what else a pipeline needs; see with_assets."""
-    return with_assets(
-        transformer=parts.transformer.module,
-        vae=parts.vae.module,
-        text_encoder=parts.clip.module,
-        text_encoder_2=parts.t5.module,
-    )
-
-
-def with_assets(
-    *,
-    transformer: FluxTransformer2DModel,
-    vae: AutoencoderKL,
-    text_encoder: CLIPTextModel,
-    text_encoder_2: T5EncoderModel,
-) -> Components:
-    """The models with the tokenizers, the schedule and the preview map that the pack carries."""
-    channels = vae.config["latent_channels"]
-    schedule = json.loads((ASSETS / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    return Components(
-        transformer=transformer,
-        vae=vae,
-        text_encoder=text_encoder,
-        text_encoder_2=text_encoder_2,
-        tokenizer=CLIPTokenizerFast.from_pretrained(ASSETS / "tokenizer", local_files_only=True),
-        tokenizer_2=T5TokenizerFast.from_pretrained(ASSETS / "tokenizer_2", local_files_only=True),
-        scheduler_config=schedule,
-        latent_rgb=load_latent_rgb(ASSETS / "vae" / "latent_rgb.json", channels),
-    )
 
 
 def _check_widths(opened: FluxFiles) -> None:

@@ -1,12 +1,15 @@
-"""How a FLUX pipeline fits a card: a ladder of plans, from all on the card to streamed blocks."""
+"""The memory plan: what of a FLUX pipeline lies in VRAM, what is offloaded and streamed.
+
+A ladder of plans, from all on the card to streamed blocks; the first one within the budget counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..acceleration.kv_cache import Keeping
-from .residency import Fit, PartSizes
+from ..acceleration.kv_cache import KVCacheFormat
+from .residency import PartSizes, Residency
 
 GB = 10**9
 NO_LIMIT = 10**15  # bytes: of a CPU, where weights are pages of their files
@@ -16,15 +19,15 @@ _LEAST_STREAMED = 4  # two buffers stand in for two blocks, so fewer would save 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Bytes of the parts, and of what their work takes besides.
+class VramEstimate:
+    """Bytes of the parts, and of the activations of their work.
 
     Attributes:
         transformer: by precision: whether its blocks are held in fp8.
         denoising: what a step of the transformer takes.
         decoding, tiled_decoding: what the VAE takes, whole and in tiles.
-        table: the modulation of all steps.
-        keys: the kept tokens' keys and values, by each way to remember them, the best one first.
+        table: the AdaLN table of all steps.
+        kv_caches: the unmasked tokens' keys and values in each format, the best one first.
     """
 
     transformer: dict[bool, PartSizes]
@@ -36,12 +39,16 @@ class Sizes:
     decoding: int
     tiled_decoding: int
     table: int
-    keys: dict[Keeping, int] = field(default_factory=dict)
+    kv_caches: Mapping[KVCacheFormat, int] = field(default_factory=dict)
+
+    def kv_cache(self, kv_cache_format: KVCacheFormat | None) -> int:
+        """What the KV cache takes in this format; None: there is no cache."""
+        return 0 if kv_cache_format is None else self.kv_caches[kv_cache_format]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What lies on the card.
+class MemoryPlan:
+    """What lies on the card, and how.
 
     Attributes:
         transformer: how it lies there, from its first use on.
@@ -49,18 +56,18 @@ class Plan:
         tile: the VAE works in tiles.
         peak: bytes, by our arithmetic.
         budget: the bytes there were when it was chosen.
-        keeping: see Placement.
+        kv_cache_format: see Placement.
     """
 
-    transformer: Fit
-    t5: Fit
+    transformer: Residency
+    t5: Residency
     tile: bool
     peak: int
     budget: int
-    keeping: Keeping | None = None
+    kv_cache_format: KVCacheFormat | None = None
 
-    def words(self, sizes: Sizes, stored: str) -> str:
-        """Such as "bf16 resident, T5 on demand". `stored`: the file's precision in words."""
+    def summary(self, sizes: VramEstimate, stored: str) -> str:
+        """Such as "bf16 resident, T5 on demand". `stored`: the file's precision."""
         blocks = len(sizes.transformer[False].blocks)
         weights = "fp8" if self.transformer.fp8 else stored
         streamed = len(self.transformer.streamed)
@@ -68,12 +75,12 @@ class Plan:
         text = "T5 on demand" if self.t5.streamed else "T5 resident"
         if self.tile:
             text += ", VAE in tiles"
-        if sizes.keys and self.keeping is None:
+        if sizes.kv_caches and self.kv_cache_format is None:
             text += ", no room to keep keys: no step of masked tokens alone"
         return f"{weights} {place}, {text}"
 
 
-def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan | None:
+def choose_plan(sizes: VramEstimate, budget: int, precision: str, tile: bool) -> MemoryPlan | None:
     """The first plan of the ladder whose peak is within the budget; None if none is.
 
     Args:
@@ -84,16 +91,18 @@ def choose_plan(sizes: Sizes, budget: int, precision: str, tile: bool) -> Plan |
     return next((p for p in ladder(sizes, budget, precision, tile) if p.peak <= budget), None)
 
 
-def with_keys(plan: Plan, sizes: Sizes, budget: int) -> Plan:
-    """The plan with the kept tokens' keys remembered in the best way there is room for besides."""
+def with_kv_cache(plan: MemoryPlan, sizes: VramEstimate, budget: int) -> MemoryPlan:
+    """The plan with a KV cache in the best format that there is room for; else without one."""
     plans = (
-        _plan(sizes, plan.transformer, plan.t5, plan.budget, plan.tile, keeping)
-        for keeping in sizes.keys
+        _plan(sizes, plan.transformer, plan.t5, plan.budget, plan.tile, kv_cache_format)
+        for kv_cache_format in sizes.kv_caches
     )
     return next((more for more in plans if more.peak <= budget), plan)
 
 
-def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int, precision: str) -> Plan:
+def steady_plan(
+    plan: MemoryPlan, before: MemoryPlan, sizes: VramEstimate, budget: int, precision: str
+) -> MemoryPlan:
     """The plan before, as long as it fits and there is not much more memory than when it was
     chosen: loading the transformer again costs more than it gains, free memory is never twice the
     same, and crops of two sizes would else throw it out in turn.
@@ -105,22 +114,22 @@ def steady_plan(plan: Plan, before: Plan, sizes: Sizes, budget: int, precision: 
     return plan
 
 
-def ladder(sizes: Sizes, budget: int, precision: str, tile: bool) -> Iterator[Plan]:
+def ladder(sizes: VramEstimate, budget: int, precision: str, tile: bool) -> Iterator[MemoryPlan]:
     """Plans from fast and large to slow and small; the streamed ones are cut to the budget."""
     first, *others = _allowed(sizes, precision)
-    t5 = Fit(streamed=frozenset(range(len(sizes.t5.blocks))))
-    yield _plan(sizes, Fit(fp8=first, keep=True), Fit(), budget, tile)
+    t5 = Residency(streamed=frozenset(range(len(sizes.t5.blocks))))
+    yield _plan(sizes, Residency(fp8=first, hold_left_out=True), Residency(), budget, tile)
     for fp8 in (first, *others):
-        yield _plan(sizes, Fit(fp8=fp8), Fit(), budget, tile)
-        yield _plan(sizes, Fit(fp8=fp8), t5, budget, tile)
+        yield _plan(sizes, Residency(fp8=fp8), Residency(), budget, tile)
+        yield _plan(sizes, Residency(fp8=fp8), t5, budget, tile)
     fp8 = others[-1] if others else first
     for tiled in (tile, True):
         room = int(_SPARE * budget) - _beside(sizes, t5, tiled)
         streamed = fewest_streamed(sizes.transformer[fp8], room)
-        yield _plan(sizes, Fit(fp8=fp8, streamed=streamed), t5, budget, tiled)
+        yield _plan(sizes, Residency(fp8=fp8, streamed=streamed), t5, budget, tiled)
 
 
-def _allowed(sizes: Sizes, precision: str) -> tuple[bool, ...]:
+def _allowed(sizes: VramEstimate, precision: str) -> tuple[bool, ...]:
     """Whether the blocks may be made fp8, by preference; a quantised file stays as it is."""
     if sizes.transformer[True] == sizes.transformer[False]:
         return (False,)
@@ -128,29 +137,35 @@ def _allowed(sizes: Sizes, precision: str) -> tuple[bool, ...]:
 
 
 def _plan(
-    sizes: Sizes,
-    transformer: Fit,
-    t5: Fit,
+    sizes: VramEstimate,
+    transformer: Residency,
+    t5: Residency,
     budget: int,
     tile: bool,
-    keeping: Keeping | None = None,
-) -> Plan:
-    held = sizes.transformer[transformer.fp8].held(transformer)
-    keys = sizes.keys[keeping] if keeping else 0
-    peak = held + _beside(sizes, t5, tile, keys)
-    return Plan(
-        transformer=transformer, t5=t5, tile=tile, peak=peak, budget=budget, keeping=keeping
+    kv_cache_format: KVCacheFormat | None = None,
+) -> MemoryPlan:
+    held = sizes.transformer[transformer.fp8].device_bytes(transformer)
+    peak = held + _beside(sizes, t5, tile, sizes.kv_cache(kv_cache_format))
+    return MemoryPlan(
+        transformer=transformer,
+        t5=t5,
+        tile=tile,
+        peak=peak,
+        budget=budget,
+        kv_cache_format=kv_cache_format,
     )
 
 
-def _beside(sizes: Sizes, t5: Fit, tile: bool, keys: int = 0) -> int:
+def _beside(sizes: VramEstimate, t5: Residency, tile: bool, kv_cache: int = 0) -> int:
     """What the transformer shares the card with, at most."""
-    text = sizes.clip.held(Fit()) + sizes.t5.held(t5)
+    text = sizes.clip.device_bytes(Residency()) + sizes.t5.device_bytes(t5)
     decoding = sizes.tiled_decoding if tile else sizes.decoding
-    painting = max(sizes.denoising + keys, decoding)
+    painting = max(sizes.denoising + kv_cache, decoding)
     if t5.streamed:
-        return sizes.vae.held(Fit()) + sizes.table + max(text + sizes.encoding, painting)
-    return sizes.vae.held(Fit()) + sizes.table + text + max(sizes.encoding, painting)
+        return (
+            sizes.vae.device_bytes(Residency()) + sizes.table + max(text + sizes.encoding, painting)
+        )
+    return sizes.vae.device_bytes(Residency()) + sizes.table + text + max(sizes.encoding, painting)
 
 
 def fewest_streamed(sizes: PartSizes, room: int) -> frozenset[int]:
@@ -162,6 +177,6 @@ def fewest_streamed(sizes: PartSizes, room: int) -> frozenset[int]:
     # even numbers only: the last and the first block of a sweep then lie in different buffers
     for number in range(_LEAST_STREAMED, count + 1, 2):
         streamed = frozenset(index * count // number for index in range(number))
-        if sizes.held(Fit(streamed=streamed)) <= room:
+        if sizes.device_bytes(Residency(streamed=streamed)) <= room:
             return streamed
     return frozenset(range(count))

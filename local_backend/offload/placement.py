@@ -1,11 +1,10 @@
-"""Which model lies on the device at which stage of a run."""
+"""Placement: which model lies on the device at which stage of a run, which are offloaded."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Protocol
 
@@ -15,25 +14,24 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from ...nodes.contracts import EditRequest, ProgressSink
 from ...nodes.errors import LocalBackendError
 from ..acceleration.adaln_table import ModulationInputs
-from ..acceleration.kv_cache import Keeping, keepings
+from ..acceleration.kv_cache import KVCacheFormat, kv_cache_formats
 from ..checkpoints.lora import open_lora
 from ..checkpoints.model_files import ModelFiles, file_stamp
+from .device_memory import Budget, DeviceMemory
 from .devices import holds_fp8, synchronize
 from .flux_parts import FluxParts
-from .memory_plan import GB, NO_LIMIT, Plan, choose_plan, steady_plan, with_keys
-from .model_part import Part
-from .residency import Fit
-from .runtime_options import Speed
-from .vram_estimate import TEXT_TOKENS, key_bytes, work_sizes
+from .memory_plan import GB, NO_LIMIT, MemoryPlan, choose_plan, steady_plan, with_kv_cache
+from .model_part import ModelPart
+from .residency import Residency
+from .runtime_options import RuntimeOptions
+from .vram_estimate import TEXT_TOKENS, estimate_vram
 
 logger = logging.getLogger("onereward")
 
 Select = Callable[[int], None]
 _NO_LORA, _UNKNOWN = (None, 0.0), "unknown"
-TILE_ABOVE = 1024 * 1024  # pixels
-_SLOW = 1.0  # seconds a step may take before it is looked into
-_STEP_DOWN = 0.9  # of the memory that was not there
-_REMEMBERED = 600.0  # seconds
+TILE_ABOVE_PIXELS = 1024 * 1024  # pixels
+_SLOW = 1.0  # seconds; a longer step can be cancelled between its blocks
 _BLOCKS_AHEAD = 8  # that many blocks may be queued on the device before it is waited for
 
 
@@ -41,11 +39,12 @@ class Placement(Protocol):
     """Has a run's models on the device when they are needed.
 
     Attributes:
-        keeping: how the kept tokens' keys and values may be remembered; None: not at all.
+        kv_cache_format: what the unmasked tokens' keys and values are cached in; None: they are
+            not cached.
     """
 
     @property
-    def keeping(self) -> Keeping | None: ...
+    def kv_cache_format(self) -> KVCacheFormat | None: ...
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Called before the first stage of a run."""
@@ -70,7 +69,7 @@ class Resident:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         """`dtype`: what they compute in."""
-        self.keeping: Keeping | None = keepings(device, dtype)[0]
+        self.kv_cache_format: KVCacheFormat | None = kv_cache_formats(device, dtype)[0]
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Nothing to choose."""
@@ -81,7 +80,7 @@ class Resident:
     def transformer(
         self, inputs: ModulationInputs, progress: ProgressSink
     ) -> AbstractContextManager[Select]:
-        return nullcontext(_nothing_to_select)
+        return nullcontext(_select_nothing)
 
     def vae(self, progress: ProgressSink) -> AbstractContextManager[None]:
         return nullcontext()
@@ -90,46 +89,28 @@ class Resident:
         """They go with the pipeline."""
 
 
-class Memory(Protocol):
-    """A device's memory, shared with others or not."""
-
-    device: torch.device
-
-    def budget(self) -> int:
-        """Bytes that our parts and their work may take together."""
-
-    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
-        """Brings these parts onto the device together, with `work` bytes left to work in."""
-
-    def unload(self, part: Part) -> None:
-        """Takes a part off the device."""
-
-    def recover(self) -> None:
-        """After an allocation failed: let go of all that is held for later."""
-
-
 class FluxPlacement:
-    """Fits a FLUX pipeline to a card: see plans.
+    """Fits a FLUX pipeline to a card's VRAM; see memory_plan.
 
     Attributes:
         plan: the last run's.
-        notes: the plan in words, and what is to be known of the files and of the choices for speed.
+        notes: for the user: a summary of the plan, and notes on the files and the runtime options.
     """
 
-    def __init__(self, parts: FluxParts, memory: Memory) -> None:
+    def __init__(self, parts: FluxParts, memory: DeviceMemory) -> None:
         self._parts, self._memory = parts, memory
         self._precision = "auto"
         self._lora: tuple[Hashable, float] = _NO_LORA
         self._lora_notes: tuple[str, ...] = ()
-        self._lesson: _Lesson | None = None
-        self.plan: Plan | None = None
+        self._budget = Budget(memory)
+        self.plan: MemoryPlan | None = None
         self._plan_notes: tuple[str, ...] = ()
-        self._speed = Speed(parts.transformer, memory.device)
+        self._options = RuntimeOptions(parts.transformer, memory.device)
         parts.transformer.on_unload = parts.table.forget
 
     @property
-    def keeping(self) -> Keeping | None:
-        return self._plan().keeping
+    def kv_cache_format(self) -> KVCacheFormat | None:
+        return self._plan().kv_cache_format
 
     def adapt(self, files: ModelFiles) -> None:
         """Takes over the LoRA, the precision and the choices for speed of these files for the next
@@ -139,7 +120,7 @@ class FluxPlacement:
             CheckpointError, ModelNotFoundError: the LoRA's file is not what it should be.
             LocalBackendError: there is nothing to compile with.
         """
-        self._speed.adapt(files, self._memory.unload)
+        self._options.adapt(files, self._memory.unload)
         precision = files.precision
         if precision != "file" and not holds_fp8(self._memory.device):
             precision = "file"
@@ -159,7 +140,7 @@ class FluxPlacement:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self._plan_notes, *self._speed.notes)
+        return (*self._plan_notes, *self._options.notes)
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
         """Chooses the plan for a picture of this size.
@@ -169,26 +150,28 @@ class FluxPlacement:
         """
         height, width = request.image.shape[1:3]
         self._tokens = height * width // 256 + TEXT_TOKENS
-        keys = key_bytes(self._parts, request, self._memory.device)
-        self._sizes = replace(work_sizes(self._parts, request), keys=keys)
+        self._sizes = estimate_vram(self._parts, request, self._memory.device)
         self._parts.table.clear()  # its rows are kept on the host; on the device nobody counts them
-        budget = self._budget()
-        tile = height * width > TILE_ABOVE
+        budget = self._budget.bytes()
+        tile = height * width > TILE_ABOVE_PIXELS
         plan = choose_plan(self._sizes, budget, self._precision, tile)
         if plan is None:
-            self._lesson = None  # the next run may find more
+            self._budget.reset()  # the next run may find more
             raise LocalBackendError(
                 f"A picture of {width}x{height} does not fit this card: {budget / GB:.1f} GB are "
                 "free for it. Close other programs that use the card, choose a smaller target on "
                 "OneReward Canvas, or use OneReward Fal Backend."
             )
-        if self.plan is not None and self._parts.transformer.fit is not None:
+        if self.plan is not None and self._parts.transformer.residency is not None:
             plan = steady_plan(plan, self.plan, self._sizes, budget, self._precision)
-        self.plan = plan = with_keys(plan, self._sizes, budget)
-        for part, fit in ((self._parts.transformer, plan.transformer), (self._parts.t5, plan.t5)):
-            if part.fit not in (None, fit):
+        self.plan = plan = with_kv_cache(plan, self._sizes, budget)
+        for part, residency in (
+            (self._parts.transformer, plan.transformer),
+            (self._parts.t5, plan.t5),
+        ):
+            if part.residency not in (None, residency):
                 self._memory.unload(part)
-        text = plan.words(self._sizes, self._parts.stored)
+        text = plan.summary(self._sizes, self._parts.stored)
         if budget < NO_LIMIT:
             text = f"{budget / GB:.0f} GB free: {text}"
         self._plan_notes = (text, *self._lora_notes)
@@ -201,10 +184,8 @@ class FluxPlacement:
         """
         self.close()
         self._memory.recover()
-        said = self._memory.budget()  # only now: before, the failed run's tensors are still there
-        # A LoRA may be too much before there is a plan at all.
-        most = said if self.plan is None else min(said, self.plan.peak)
-        self._lesson = _Lesson(int(most * _STEP_DOWN), said, monotonic())
+        # only now: before, the failed run's tensors are still there
+        self._budget.reduce(None if self.plan is None else self.plan.peak)
         progress.status("The card's memory ran out; trying with less.")
 
     def close(self) -> None:
@@ -216,8 +197,8 @@ class FluxPlacement:
     def text_encoders(self, progress: ProgressSink) -> Iterator[None]:
         plan, parts = self._plan(), self._parts
         try:
-            with _checked(progress, parts.clip, parts.t5):
-                wanted = [(parts.clip, Fit()), (parts.t5, plan.t5)]
+            with _interruptible(progress, parts.clip, parts.t5):
+                wanted = [(parts.clip, Residency()), (parts.t5, plan.t5)]
                 self._memory.load(wanted, self._sizes.encoding)
                 yield
         finally:
@@ -229,62 +210,39 @@ class FluxPlacement:
     def transformer(self, inputs: ModulationInputs, progress: ProgressSink) -> Iterator[Select]:
         plan, parts = self._plan(), self._parts
         part = parts.transformer
-        with _checked(progress, part):
-            keys = self._sizes.keys[plan.keeping] if plan.keeping else 0
-            work = self._sizes.denoising + self._sizes.table + keys
+        with _interruptible(progress, part):
+            work = (
+                self._sizes.denoising
+                + self._sizes.table
+                + self._sizes.kv_cache(plan.kv_cache_format)
+            )
             self._memory.load([(part, plan.transformer)], work)
             parts.table.prepare(inputs, part.layer, progress.check_interrupted)
-            watch = _StepWatch(self._memory.device, progress)
-            part.check = watch.before_block
+            monitor = _StepMonitor(self._memory.device, progress)
+            part.check = monitor.before_block
 
             def select(step: int) -> None:
-                watch.before_step()
+                monitor.before_step()
                 parts.table.select(step)
 
-            with self._speed.running(self._tokens, progress):
+            with self._options.running(self._tokens, progress):
                 yield select
 
     @contextmanager
     def vae(self, progress: ProgressSink) -> Iterator[None]:
         plan, parts = self._plan(), self._parts
         work = self._sizes.tiled_decoding if plan.tile else self._sizes.decoding
-        with _checked(progress, parts.vae):
-            self._memory.load([(parts.vae, Fit())], work)
+        with _interruptible(progress, parts.vae):
+            self._memory.load([(parts.vae, Residency())], work)
             with _tiles(parts.vae.module, plan.tile):
                 yield
 
-    def _budget(self) -> int:
-        """What the memory says, or what was learned of late about what it says."""
-        said, lesson = self._memory.budget(), self._lesson
-        if lesson is None or lesson.is_over(said):
-            self._lesson = None
-            return said
-        return min(said, lesson.limit)
-
-    def _plan(self) -> Plan:
+    def _plan(self) -> MemoryPlan:
         assert self.plan is not None, "arrange comes first"
         return self.plan
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    """A card had less than it said: often because of somebody who is gone a while later.
-
-    Attributes:
-        limit: bytes to make do with.
-        said: bytes that it said it had.
-        learned: when, on the monotonic clock.
-    """
-
-    limit: int
-    said: int
-    learned: float
-
-    def is_over(self, said: int) -> bool:
-        return said > 1.1 * self.said or monotonic() - self.learned > _REMEMBERED
-
-
-class _StepWatch:
+class _StepMonitor:
     """Lets a long step be cancelled between two blocks. A device runs behind the program that
     fills its queue; so in a long step it is waited for now and then.
     """
@@ -308,7 +266,7 @@ class _StepWatch:
 
 
 @contextmanager
-def _checked(progress: ProgressSink, *parts: Part) -> Iterator[None]:
+def _interruptible(progress: ProgressSink, *parts: ModelPart) -> Iterator[None]:
     """The parts ask for an interruption while they load and run inside."""
     before = [part.check for part in parts]
     for part in parts:
@@ -334,5 +292,5 @@ def _tiles(vae: AutoencoderKL, tile: bool) -> Iterator[None]:
             setattr(vae, name, value)
 
 
-def _nothing_to_select(step: int) -> None:
+def _select_nothing(step: int) -> None:
     """The blocks have their modulation's weights."""

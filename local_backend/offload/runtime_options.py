@@ -17,13 +17,13 @@ from ..acceleration.block_compile import CompiledBlocks
 from ..checkpoints.model_files import ModelFiles
 from ..quantization.fp8 import can_multiply
 from .devices import holds_fp8
-from .model_part import Part
+from .model_part import ModelPart
 
 FAST = "fp8 fast"
 _COMPILING = "compiling the blocks; once, about half a minute"
 
 
-class Speed:
+class RuntimeOptions:
     """The choices for one transformer. Blocks that are compiled already keep the attention that was
     chosen then: the compiler writes it into its code.
 
@@ -31,7 +31,7 @@ class Speed:
         notes: what became of them, for the user.
     """
 
-    def __init__(self, transformer: Part, device: torch.device) -> None:
+    def __init__(self, transformer: ModelPart, device: torch.device) -> None:
         self._part, self._device = transformer, device
         self._compiled = CompiledBlocks(transformer.blocks)
         self._measures = False
@@ -43,7 +43,7 @@ class Speed:
         compiled = ("compiled blocks",) if self._compiled.on else ()
         return (*self._fp8_notes, *compiled, *self._attention_notes)
 
-    def adapt(self, files: ModelFiles, unload: Callable[[Part], None]) -> None:
+    def adapt(self, files: ModelFiles, unload: Callable[[ModelPart], None]) -> None:
         """Takes these files' choices over; `unload` empties the transformer if its arithmetic is
         another one now.
 
@@ -52,10 +52,10 @@ class Speed:
         """
         self._compiled.turn(files.compile, self._device)
         multiply = files.precision == FAST and can_multiply(self._device, self._part.dtype)
-        if multiply != self._part.multiply:
+        if multiply != self._part.weights.fp8_products:
             unload(self._part)
-            self._part.multiply = multiply
-        self._fp8_notes = self._fp8_words(files.precision, multiply)
+            self._part.weights.fp8_products = multiply
+        self._fp8_notes = self._describe_fp8(files.precision, multiply)
         self._measures = files.attention == "fastest"
         if not self._measures:
             self._attention_notes = ()
@@ -77,14 +77,14 @@ class Speed:
         self._attention_notes = (said(measured(*shape), name),)
         return name
 
-    def _fp8_words(self, precision: str, multiply: bool) -> tuple[str, ...]:
+    def _describe_fp8(self, precision: str, multiply: bool) -> tuple[str, ...]:
         if precision in ("fp8", FAST) and not holds_fp8(self._device):
             kind = self._device.type
             return (f"{precision}: {kind} devices cannot hold fp8; weights as the file has them",)
         if precision != FAST:
             return ()
         plain = str(self._part.dtype).removeprefix("torch.").replace("bfloat16", "bf16")
-        able, layers = self._part.multipliable()
+        able, layers = self._part.weights.count_fp8_products()
         if not multiply:
             words = f"this card cannot multiply fp8; weights in fp8, arithmetic in {plain}"
         elif not able:

@@ -1,15 +1,15 @@
-"""What a run takes on the device besides the weights: estimates from published measurements."""
+"""The VRAM estimate: the weights, and the activations of each stage by published measurements."""
 
 from __future__ import annotations
 
 import torch
 
 from ...nodes.contracts import EditRequest
-from ..acceleration.kv_cache import Keeping, keepings
+from ..acceleration.kv_cache import KVCacheFormat, kv_cache_formats
 from ..acceleration.levels import LEVELS
-from ..acceleration.masked_token_attention import kept_bytes, token_sets
+from ..acceleration.masked_token_attention import kv_cache_bytes, token_sets
 from .flux_parts import FluxParts
-from .memory_plan import Sizes
+from .memory_plan import VramEstimate
 
 TEXT_TOKENS = 512
 _VAE_BYTES_PER_PIXEL = (
@@ -19,12 +19,12 @@ _TILE_PIXELS = 512 * 512
 _LIVE_COPIES = 16  # of the hidden states, in a block of the transformer
 
 
-def work_sizes(parts: FluxParts, request: EditRequest) -> Sizes:
-    """Bytes of the parts and of a run on a picture of this size."""
+def estimate_vram(parts: FluxParts, request: EditRequest, device: torch.device) -> VramEstimate:
+    """Bytes of the parts and of a run's activations on a picture of this size."""
     height, width = request.image.shape[1:3]
     branches = 2 if request.true_cfg > 1 else 1
     transformer = {fp8: parts.transformer.sizes(fp8) for fp8 in (False, True)}
-    return Sizes(
+    return VramEstimate(
         transformer=transformer,
         t5=parts.t5.sizes(),
         clip=parts.clip.sizes(),
@@ -34,12 +34,15 @@ def work_sizes(parts: FluxParts, request: EditRequest) -> Sizes:
         decoding=_decoding(parts, height * width),
         tiled_decoding=_decoding(parts, min(height * width, _TILE_PIXELS)) + 16 * height * width,
         table=_table(parts, request.num_inference_steps, branches),
+        kv_caches=_kv_caches(parts, request, device),
     )
 
 
-def key_bytes(parts: FluxParts, request: EditRequest, device: torch.device) -> dict[Keeping, int]:
-    """What the kept tokens' keys and values take, by each way to remember them, the best one first;
-    nothing where the level keeps none.
+def _kv_caches(
+    parts: FluxParts, request: EditRequest, device: torch.device
+) -> dict[KVCacheFormat, int]:
+    """What the unmasked tokens' keys and values take in each format, the best one first; nothing
+    where the level caches none.
     """
     level = LEVELS[request.acceleration]
     if level.masked_gaps is None:
@@ -47,8 +50,8 @@ def key_bytes(parts: FluxParts, request: EditRequest, device: torch.device) -> d
     tokens, branches = token_sets(request.mask, level.halo), 2 if request.true_cfg > 1 else 1
     transformer = parts.transformer
     return {
-        keeping: kept_bytes(transformer.module, tokens, branches, keeping)
-        for keeping in keepings(device, transformer.dtype)
+        kv_cache_format: kv_cache_bytes(transformer.module, tokens, branches, kv_cache_format)
+        for kv_cache_format in kv_cache_formats(device, transformer.dtype)
     }
 
 

@@ -1,4 +1,8 @@
-"""OneReward's sampler: FLUX.1-Fill with true CFG, reading one EditRequest."""
+"""OneReward's sampler: FLUX.1-Fill with true CFG and the FlowMatch Euler scheduler.
+
+True CFG runs the negative prompt, too, and so differs from FLUX's distilled guidance. One
+EditRequest goes in.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +29,16 @@ from torch import Tensor
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..acceleration.adaln_table import ModulationInputs, scaled_time
 from ..acceleration.levels import LEVELS, Level
-from ..acceleration.step_runner import shortcuts
+from ..acceleration.step_runner import accelerated_steps
 from ..offload.devices import synchronize
 from ..offload.placement import Placement, Resident
 from .components import Components
-from .prompt_encoding import PromptEmbeds, Prompts
+from .prompt_encoding import PromptCache, PromptEmbeds
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """All the transformer is told besides the latents and the time.
+    """All that the transformer is conditioned on besides the latents and the time.
 
     Attributes:
         masked_image_latents: packed [1, tokens, 320]: the picture without its hole, and the mask.
@@ -74,7 +78,7 @@ class OneRewardPipeline:
         self.transformer = components.transformer
         self.vae = components.vae
         self._flux = FluxFillPipeline(**components.pipeline_arguments())
-        self.prompts = Prompts(self._flux, components.text_lengths, device)
+        self.prompts = PromptCache(self._flux, components.text_lengths, device)
 
     # Results and cached prompts must be ordinary tensors, also when ComfyUI's inference mode is on.
     @torch.inference_mode(False)
@@ -195,17 +199,17 @@ class OneRewardPipeline:
             conditions.text.pooled_prompt_embeds,
         )
         way = partial(
-            shortcuts,
+            accelerated_steps,
             self.levels[request.acceleration],
             scheduler.sigmas.tolist(),
             request.mask,
             transformer=self.transformer,
             text=conditions.text.prompt_embeds,
-            keeping=self.placement.keeping,
+            kv_cache_format=self.placement.kv_cache_format,
         )
         with self.placement.transformer(modulation, progress) as select, way() as steps_taken:
             for index, timestep in enumerate(scheduler.timesteps):
-                progress.check_interrupted()
+                progress.check_interrupted()  # the user may cancel before each step
                 select(index)
                 velocity = steps_taken.velocity(
                     index,

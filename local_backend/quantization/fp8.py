@@ -1,4 +1,8 @@
-"""Products of 8-bit floats: both factors in E4M3, each of their rows with a scale of its own."""
+"""Row-wise fp8: weights and activations in E4M3, each of their rows with a scale of its own.
+
+The scaling is that of torchao's PerRow and vLLM's per-token fp8; the products are cuBLAS', through
+torch._scaled_mm.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,33 @@ import functools
 import torch
 from torch import Tensor
 
-from .stored_weight import to_fp8
+from .stored_weight import Stored
 
-Rows = tuple[Tensor, Tensor]  # E4M3 [rows, columns], float32 [rows, 1]; see quantise_rows
+Rows = tuple[Tensor, Tensor]  # E4M3 [..., columns], float32 [..., 1]; see quantise_rows
 
-# Below E4M3's largest number, 448: bf16 rounds the factor and the product up by 1/256 each.
-_LARGEST = 440.0
+# E4M3's largest number. Where bf16 rounds the scale down and the quotient up, a value comes out as
+# 450, which is rounded to 448 again; only what is beyond 464 would be NaN.
+_LARGEST = 448.0
 _MULTIPLE = 16  # of which both sides of a weight have to be one
 _PROBE_ERROR = 0.01  # of the probe's product; bf16 rounds it by 0.002
 
 
 def quantise_rows(values: Tensor) -> Rows:
-    """[rows, columns] of bf16 or float32 as E4M3 and the scale of each row: values = data * scale.
+    """[..., columns] of bf16 or float32 as E4M3 and the scale of each row: values = data * scale.
 
     One reduction and two passes, with nothing to clamp: not compiled, each pass costs a tenth of
     the product it is for.
     """
     largest = torch.linalg.vector_norm(values, float("inf"), dim=-1, keepdim=True)
     # a row of zeros stays one
-    factor = _LARGEST / largest.clamp(min=2 * _LARGEST / torch.finfo(values.dtype).max)
-    return (values * factor).to(torch.float8_e4m3fn), factor.float().reciprocal()
+    scale = (largest / _LARGEST).clamp(min=torch.finfo(values.dtype).tiny)
+    return (values / scale).to(torch.float8_e4m3fn), scale.float()
+
+
+def to_fp8(weight: Tensor) -> Stored:
+    """A weight [rows, columns] of any float type as E4M3 with a scale per row."""
+    data, scale = quantise_rows(weight.float())
+    return Stored(data, tuple(weight.shape), scale)
 
 
 def fits(shape: tuple[int, ...], dtype: torch.dtype = torch.float8_e4m3fn) -> bool:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..checkpoints.lora import LowRank
 from .fp8 import QuantisedOnce, multiply
 from .stored_weight import dense
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A LoRA's two factors: up @ down is added to a layer's weight, alpha already in up.
+
+    Attributes:
+        down: [rank, in].
+        up: [out, rank].
+    """
+
+    down: Tensor
+    up: Tensor
 
 
 class StoredLinear(nn.Module):

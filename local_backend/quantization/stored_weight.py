@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 _FLOATS = (torch.bfloat16, torch.float16, torch.float32)
-_FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
 _UNPACKERS: dict[Any, Callable[..., Tensor]] = {}  # a plain table, which torch.compile can read
 
 
@@ -77,16 +76,6 @@ def dense(
         return _unpack(data, gguf_type, dtype).reshape(shape)
     weight = data.to(dtype)
     return weight if scale is None else weight * scale.to(dtype)
-
-
-def to_fp8(weight: Tensor) -> Stored:
-    """[rows, columns] of any float type as E4M3 with a scale per row."""
-    values = weight.float()
-    scale = values.abs().amax(dim=1, keepdim=True) / _FP8_MAX
-    scale = torch.where(scale > 0, scale, 1.0)  # a row of zeros stays one
-    # rounding may pass the largest E4M3 number, beyond which there is only NaN
-    data = (values / scale).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
-    return Stored(data, tuple(weight.shape), scale)
 
 
 def unpackable_types() -> frozenset[str]:

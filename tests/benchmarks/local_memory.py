@@ -49,9 +49,16 @@ from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.bench.random_flux import RandomFlux
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.offload.device_memory import _RESERVE, free_memory
 from onereward_pack.local_backend.offload.devices import compute_dtype
-from onereward_pack.local_backend.offload.memory_plan import GB, Plan, Sizes, choose_plan, ladder
-from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OWNER, free_memory
+from onereward_pack.local_backend.offload.memory_plan import (
+    GB,
+    MemoryPlan,
+    VramEstimate,
+    choose_plan,
+    ladder,
+)
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE
 from onereward_pack.nodes.contracts import ACCELERATIONS, PRECISIONS, EditRequest
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor
@@ -103,14 +110,14 @@ def model_files(precision: str) -> ModelFiles:
 
 
 @functools.cache
-def full_sizes() -> Sizes:
+def full_sizes() -> VramEstimate:
     """What the full-size models take for a picture of 1024x1024, from their shapes alone."""
     return sizes_of(
         full_flux(CPU), torch.bfloat16, make_request(1024, 1024, num_inference_steps=28)
     )
 
 
-def computed_plan(case: Case) -> Plan:
+def computed_plan(case: Case) -> MemoryPlan:
     """The full-size plan for a card, by arithmetic."""
     budget = card_bytes(case.card, _CONTEXT) - _RESERVE
     plan = choose_plan(full_sizes(), budget, case.precision, False)
@@ -133,9 +140,9 @@ def tiny_card_bytes(case: Case, bench: Bench) -> int:
     return next(plan.peak for plan in plans if _kind(plan) == wanted) + _RESERVE
 
 
-def _kind(plan: Plan) -> tuple[bool, bool, bool, bool]:
-    fit = plan.transformer
-    return fit.keep, fit.fp8, bool(fit.streamed), bool(plan.t5.streamed)
+def _kind(plan: MemoryPlan) -> tuple[bool, bool, bool, bool]:
+    residency = plan.transformer
+    return residency.hold_left_out, residency.fp8, bool(residency.streamed), bool(plan.t5.streamed)
 
 
 def measure_plainly(bench: Bench) -> tuple[Row, Tensor]:
@@ -157,7 +164,7 @@ def measure_plainly(bench: Bench) -> tuple[Row, Tensor]:
 def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> Row:
     """Three runs of LocalBackend on a card."""
     row = Row(str(case))
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     gc.collect()
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -179,7 +186,7 @@ def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> 
                 row.plan = [text for text in row.said if FREE in text][-1].partition(FREE)[2]
             row.allocated, row.reserved = card.peaks()
             row.retries = card.retries()
-            OWNER.unload()
+            PIPELINE_CACHE.unload()
             gc.collect()
             row.left_behind = card.held()
     _judge(row, reference, expected, watch, bench.request)
@@ -319,7 +326,7 @@ def measure_all(cases: Sequence[Case], bench: Bench) -> list[Row]:
 def _computed(case: Case) -> dict[str, str | int]:
     """Prints the full-size plan of a card, and returns it."""
     plan = computed_plan(case)
-    words = plan.words(full_sizes(), "bf16")
+    words = plan.summary(full_sizes(), "bf16")
     print(f"full size at 1024x1024, computed: {case}: {words}, peak {plan.peak / GB:.1f} GB")
     return {"card": str(case), "plan": words, "peak": plan.peak}
 

@@ -13,10 +13,12 @@ from onereward_pack.local_backend.bench.random_flux import (
 )
 from onereward_pack.local_backend.bench.reference import Reference, plain_components
 from onereward_pack.local_backend.offload.flux_parts import flux_parts
-from onereward_pack.local_backend.offload.memory_plan import Sizes
-from onereward_pack.local_backend.offload.vram_estimate import work_sizes
+from onereward_pack.local_backend.offload.memory_plan import VramEstimate
+from onereward_pack.local_backend.offload.vram_estimate import estimate_vram
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
+
+CPU = torch.device("cpu")
 
 
 def full_flux(device: torch.device) -> RandomFlux:
@@ -26,12 +28,12 @@ def full_flux(device: torch.device) -> RandomFlux:
 
 def tiny_flux() -> RandomFlux:
     """The tiny models, stored in the same types."""
-    return RandomFlux(tiny_settings, torch.device("cpu"), keep=True)
+    return RandomFlux(tiny_settings, CPU, keep=True)
 
 
-def sizes_of(flux: RandomFlux, dtype: torch.dtype, request: EditRequest) -> Sizes:
+def sizes_of(flux: RandomFlux, dtype: torch.dtype, request: EditRequest) -> VramEstimate:
     """What the models and a run take, from their shapes alone."""
-    return work_sizes(flux_parts(flux.open(), dtype), request)
+    return estimate_vram(flux_parts(flux.open(), dtype), request, CPU)
 
 
 class PlainPipeline(Reference):

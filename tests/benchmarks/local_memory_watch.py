@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 import torch
 from onereward_pack.local_backend.acceleration.adaln_table import ModulationTable
+from onereward_pack.local_backend.offload.device_memory import _RESERVE, OwnMemory
 from onereward_pack.local_backend.offload.devices import synchronize
-from onereward_pack.local_backend.offload.memory_plan import Plan
-from onereward_pack.local_backend.offload.model_part import Part
-from onereward_pack.local_backend.offload.pipeline_cache import _RESERVE, OwnMemory
+from onereward_pack.local_backend.offload.memory_plan import MemoryPlan
+from onereward_pack.local_backend.offload.model_part import ModelPart
 from onereward_pack.local_backend.offload.placement import FluxPlacement
-from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.offload.residency import Residency
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import EditRequest
 from torch import Tensor
@@ -62,7 +62,7 @@ class Card(OwnMemory):
         others = self.held() - held if self._is_cuda else 0
         return self._size - others - _RESERVE
 
-    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+    def load(self, parts: Sequence[tuple[ModelPart, Residency]], work: int) -> None:
         super().load(parts, work)
         if self._is_cuda:
             return
@@ -142,7 +142,7 @@ class Watch:
     """
 
     latents: Tensor = field(default_factory=lambda: torch.empty(0))
-    plan: Plan | None = None
+    plan: MemoryPlan | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     placement: FluxPlacement | None = None
 

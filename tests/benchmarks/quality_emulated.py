@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from onereward_pack.local_backend.acceleration.kv_cache import Keeping
+from onereward_pack.local_backend.acceleration.kv_cache import KVCacheFormat
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ def fp8_linears(pipeline: OneRewardPipeline) -> Iterator[None]:
 @contextmanager
 def fp8_memory(pipeline: OneRewardPipeline) -> Iterator[None]:
     """The kept tokens' keys and values are remembered in fp8, as on a card that is nearly full."""
-    with patch.object(pipeline.placement, "keeping", Keeping(FP8, change=True)):
+    with patch.object(pipeline.placement, "keeping", KVCacheFormat(FP8, change=True)):
         yield
 
 

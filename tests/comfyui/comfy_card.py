@@ -40,11 +40,11 @@ from fakes.tiny_flux import flux_components, tiny_flux_fill  # noqa: E402
 from onereward_pack.local_backend.backends.flux import LocalBackend  # noqa: E402
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles  # noqa: E402
 from onereward_pack.local_backend.offload.comfy_memory import ComfyMemory, PartPatcher  # noqa: E402
-from onereward_pack.local_backend.offload.model_part import Part  # noqa: E402
-from onereward_pack.local_backend.offload.pipeline_cache import OWNER  # noqa: E402
+from onereward_pack.local_backend.offload.model_part import ModelPart  # noqa: E402
 from onereward_pack.local_backend.offload.placement import FluxPlacement  # noqa: E402
-from onereward_pack.local_backend.offload.residency import Fit  # noqa: E402
+from onereward_pack.local_backend.offload.residency import Residency  # noqa: E402
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline  # noqa: E402
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE  # noqa: E402
 from onereward_pack.nodes.contracts import EditRequest  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -64,7 +64,7 @@ class Card:
 
     def __init__(self) -> None:
         self.size, self.most = EVERYTHING, 0
-        self.parts: weakref.WeakSet[Part] = weakref.WeakSet()
+        self.parts: weakref.WeakSet[ModelPart] = weakref.WeakSet()
         self._free, self._load = management.get_free_memory, ComfyMemory.load
         management.get_torch_device = lambda: self.device
         management.get_free_memory = self.get_free_memory
@@ -83,7 +83,9 @@ class Card:
         free = self.size - self.held()
         return (free, 0) if torch_free_too else free
 
-    def load(self, memory: ComfyMemory, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+    def load(
+        self, memory: ComfyMemory, parts: Sequence[tuple[ModelPart, Residency]], work: int
+    ) -> None:
         """The memory's own, watched."""
         self.parts.update(part for part, _ in parts)
         self._load(memory, parts, work)
@@ -93,14 +95,14 @@ class Card:
 CARD = Card()
 
 
-def really_held(part: Part) -> int:
+def really_held(part: ModelPart) -> int:
     """Bytes of the tensors in a part's module, in its streamed blocks' buffers, and kept."""
     buffers = part.streamer._buffers if part.streamer else []
     streamed = {buffer.untyped_storage().data_ptr() for buffer in buffers}
     tensors = [*part.module.parameters(), *part.module.buffers()]
     tensors = [t for t in tensors if not t.is_meta and t.dtype != torch.int64]
     single = {t.data_ptr(): t for t in tensors if t.untyped_storage().data_ptr() not in streamed}
-    kept = [stored.data for stored in part._kept.values()]
+    kept = [stored.data for stored in part._held.values()]
     return sum(tensor.nbytes for tensor in (*single.values(), *buffers, *kept))
 
 
@@ -166,15 +168,15 @@ def right(**changes: Any) -> bool:
 
 
 def placement() -> FluxPlacement:
-    return OWNER._pipeline.placement
+    return PIPELINE_CACHE._pipeline.placement
 
 
-def part(name: str) -> Part:
+def part(name: str) -> ModelPart:
     return getattr(placement()._parts, name)
 
 
 def plan_words() -> str:
-    return placement().plan.words(placement()._sizes, placement()._parts.stored)
+    return placement().plan.summary(placement()._sizes, placement()._parts.stored)
 
 
 def loads() -> dict[str, int]:
@@ -194,13 +196,15 @@ def wrong_books() -> list[str]:
     for p in CARD.parts:
         known = [m for m in management.current_loaded_models if getattr(m.model, "part", None) is p]
         held, name = really_held(p), type(p.module).__name__
-        if len(known) != (1 if p.fit else 0):
-            wrong.append(f"{name} is listed {len(known)} times, and its fit is {p.fit}")
+        if len(known) != (1 if p.residency else 0):
+            wrong.append(f"{name} is listed {len(known)} times, and its residency is {p.residency}")
         sizes = [s for m in known for s in (m.model_memory(), m.model_loaded_memory())]
         if any(size != held for size in (*sizes, p.device_bytes)):
             wrong.append(f"{name} holds {held}, and {sizes}, {p.device_bytes} are known")
-        if p.fit and abs(p.needs(p.fit) - held) > held / 1000:  # buffers are aligned
-            wrong.append(f"{name} holds {held}, and was to hold {p.needs(p.fit)}")
+        if (
+            p.residency and abs(p.required_bytes(p.residency) - held) > held / 1000
+        ):  # buffers are aligned
+            wrong.append(f"{name} holds {held}, and was to hold {p.required_bytes(p.residency)}")
     return wrong
 
 
@@ -218,6 +222,6 @@ def other(size: int) -> ModelPatcher:
 
 def fresh(size: int = EVERYTHING) -> None:
     """Nothing is loaded, and the card has this size."""
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     management.unload_all_models()
     CARD.size, CARD.most = size, 0

@@ -249,7 +249,7 @@ def case_in_turn() -> dict[str, Any]:
     return {
         "right": [right_before, torch.equal(other_picture, PICTURE), right_after],
         "listed": len(management.current_loaded_models), "wrong": wrong_books(),
-        "loaded": sum(p.fit is not None for p in CARD.parts), "there": len(CARD.parts),
+        "loaded": sum(p.residency is not None for p in CARD.parts), "there": len(CARD.parts),
     }  # fmt: skip
 
 

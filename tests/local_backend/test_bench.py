@@ -39,7 +39,7 @@ from onereward_pack.local_backend.bench.report import Report, figures, table
 from onereward_pack.local_backend.bench.run import make_request as bench_request
 from onereward_pack.local_backend.cli import main
 from onereward_pack.local_backend.cli.demo import SCENES
-from onereward_pack.local_backend.offload.pipeline_cache import OWNER
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE
 from onereward_pack.nodes.errors import InputError
 from PIL import Image
 
@@ -123,7 +123,7 @@ def test_the_machine_and_the_weights_are_named(tiny: Found, preview: Found) -> N
 
 
 def test_nothing_stays_loaded(tiny: Found) -> None:
-    assert OWNER._pipeline is None
+    assert PIPELINE_CACHE._pipeline is None
 
 
 def test_random_weights_are_told_to_make_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ from benchmarks import local_memory as bench
 from benchmarks.local_memory_report import Row, table
 from benchmarks.local_memory_watch import Card, Watch
 from fakes.tiny import make_request
-from onereward_pack.local_backend.offload.memory_plan import Plan
-from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.offload.memory_plan import MemoryPlan
+from onereward_pack.local_backend.offload.residency import Residency
 
 CARDS = {
     "all": "bf16 resident, T5 resident",
@@ -102,9 +102,9 @@ def judged(changes: dict[str, Any], plan: dict[str, Any], latents: float = 0.0) 
     row = Row("24 GB", step=1.0, stages={"denoise": 1.0}, allocated=10)
     for name, value in changes.items():
         setattr(row, name, value)
-    settings: dict[str, Any] = {"transformer": Fit(), "t5": Fit(), "tile": False}
+    settings: dict[str, Any] = {"transformer": Residency(), "t5": Residency(), "tile": False}
     settings |= {"peak": 10, "budget": 10}
-    watch = Watch(torch.full([4], 1.0 + latents), Plan(**(settings | plan)))
+    watch = Watch(torch.full([4], 1.0 + latents), MemoryPlan(**(settings | plan)))
     bench._judge(
         row, Row("reference", stages={"denoise": 1.0}), torch.ones(4), watch, make_request()
     )
@@ -117,7 +117,7 @@ def test_a_figure_that_breaks_a_promise_is_a_problem() -> None:
     assert "other latents" in judged({}, {}, latents=0.001)[0]
     assert "not let go of" in judged({"left_behind": 10**9}, {})[0]
     assert "ran out" in judged({"said": ["The card's memory ran out."]}, {})[0]
-    for plan in ({"transformer": Fit(fp8=True)}, {"tile": True}):
+    for plan in ({"transformer": Residency(fp8=True)}, {"tile": True}):
         assert judged({}, plan, latents=0.001) == []
 
 

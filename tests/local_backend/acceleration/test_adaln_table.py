@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes.tiny_flux import tiny_flux_fill
+from onereward_pack.local_backend.acceleration import adaln_table
 from onereward_pack.local_backend.acceleration.adaln_table import (
     Layer,
     ModulationInputs,
@@ -117,7 +118,11 @@ def test_it_is_worked_out_again_when_what_it_depends_on_changes(
     assert asked == list(table.names) * 3
 
 
-def test_the_rows_of_few_runs_are_kept() -> None:
+def test_the_cache_holds_the_runs_used_last_up_to_its_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row_bytes = 4 * (4 * 6 + 2 * 3) * 64  # float32; two norms of two double blocks, two single ones
+    monkeypatch.setattr(adaln_table, "_CACHE_BYTES", 4 * row_bytes)
     table, layers = table_of(tiny_flux_fill().transformer)
     asked: list[str] = []
 
@@ -131,7 +136,11 @@ def test_the_rows_of_few_runs_are_kept() -> None:
             table.prepare(run_inputs, layer, lambda: None)
         assert len(asked) == 6 * len(table.names)
         table.prepare(runs[0], layer, lambda: None)
-    assert len(asked) == 7 * len(table.names)
+        assert len(asked) == 7 * len(table.names)
+        long = inputs(1, torch.float32, timesteps=[float(time) for time in range(9)])
+        for run_inputs in (long, runs[0], long):  # more than the bound: alone, and then evicted
+            table.prepare(run_inputs, layer, lambda: None)
+    assert len(asked) == 10 * len(table.names)
 
 
 def test_a_preparation_that_was_broken_off_is_begun_again() -> None:

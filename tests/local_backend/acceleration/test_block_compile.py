@@ -27,8 +27,8 @@ from onereward_pack.local_backend.acceleration.block_compile import (
     explain,
 )
 from onereward_pack.local_backend.checkpoints.load import open_transformer
-from onereward_pack.local_backend.offload.model_part import Part
-from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.offload.model_part import ModelPart
+from onereward_pack.local_backend.offload.residency import Residency
 from onereward_pack.nodes.errors import LocalBackendError
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -59,14 +59,14 @@ def graphs() -> int:
 class Transformer:
     """A loaded part with its table, which runs at a step and size."""
 
-    def __init__(self, path: Path, fit: Fit, multiply: bool = False) -> None:
+    def __init__(self, path: Path, residency: Residency, multiply: bool = False) -> None:
         file = open_transformer(path)
         names = modulation_names(file.module)
         blocks = ("transformer_blocks", "single_transformer_blocks")
-        self.part = Part(file, torch.float32, block_lists=blocks, left_out=names)
+        self.part = ModelPart(file, torch.float32, block_lists=blocks, left_out=names)
         self.table = ModulationTable(self.part.module)
-        self.part.multiply = multiply
-        self.part.load(CPU, fit)
+        self.part.weights.fp8_products = multiply
+        self.part.load(CPU, residency)
         self.blocks = CompiledBlocks(self.part.blocks)
         self.told = 0
 
@@ -109,7 +109,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, flux: TinyFlux) -> Path:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is nothing to compile with")
 def test_compiled_blocks_answer_as_they_did(path: Path) -> None:
-    transformer = Transformer(path, Fit())
+    transformer = Transformer(path, Residency())
     expected = [transformer.run(step) for step in range(3)]
     assert not torch.allclose(expected[0], expected[1], atol=1e-3)
     transformer.blocks.turn(True, CPU)
@@ -119,18 +119,18 @@ def test_compiled_blocks_answer_as_they_did(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fit", "multiply"),
+    ("residency", "multiply"),
     [
-        (Fit(), False),
-        (Fit(streamed=ALL), False),
-        (Fit(fp8=True), True),
-        (Fit(fp8=True, streamed=frozenset({0, 2})), True),
+        (Residency(), False),
+        (Residency(streamed=ALL), False),
+        (Residency(fp8=True), True),
+        (Residency(fp8=True, streamed=frozenset({0, 2})), True),
     ],
 )
 def test_a_step_a_block_or_a_third_size_needs_no_graph_of_its_own(
-    path: Path, fit: Fit, multiply: bool, traced_only: None
+    path: Path, residency: Residency, multiply: bool, traced_only: None
 ) -> None:
-    transformer = Transformer(path, fit, multiply)
+    transformer = Transformer(path, residency, multiply)
     expected = transformer.run(2, size=48)
     transformer.blocks.turn(True, CPU)
     seen = []
@@ -143,14 +143,14 @@ def test_a_step_a_block_or_a_third_size_needs_no_graph_of_its_own(
     first, second = seen[0], seen[3]
     assert seen == [first] * 3 + [second] * 9
     # resident fused and streamed blocks are two kinds each
-    assert first <= (6 if 0 < len(fit.streamed) < 4 else 3)
+    assert first <= (6 if 0 < len(residency.streamed) < 4 else 3)
 
 
 def test_the_first_block_s_input_needs_no_graph_of_its_own(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    transformer = Transformer(path, Fit())
+    transformer = Transformer(path, Residency())
     transformer.blocks.turn(True, CPU)
     transformer.run(size=16)
     transformer.run(size=32)
@@ -159,7 +159,9 @@ def test_the_first_block_s_input_needs_no_graph_of_its_own(
 
 def test_a_gguf_file_is_compiled_whole(tmp_path: Path, flux: TinyFlux, traced_only: None) -> None:
     kind = GGMLQuantizationType.Q8_0
-    transformer = Transformer(write_gguf_transformer(tmp_path, flux.transformer, kind).path, Fit())
+    transformer = Transformer(
+        write_gguf_transformer(tmp_path, flux.transformer, kind).path, Residency()
+    )
     expected = transformer.run()
     transformer.blocks.turn(True, CPU)
     torch.testing.assert_close(transformer.run(), expected, rtol=0, atol=1e-4)
@@ -167,7 +169,7 @@ def test_a_gguf_file_is_compiled_whole(tmp_path: Path, flux: TinyFlux, traced_on
 
 
 def test_hooks_run_at_each_step_and_may_stop_it(path: Path, traced_only: None) -> None:
-    transformer = Transformer(path, Fit(streamed=ALL))
+    transformer = Transformer(path, Residency(streamed=ALL))
     transformer.blocks.turn(True, CPU)
     asked: list[int] = []
     transformer.part.check = lambda: asked.append(1)
@@ -186,7 +188,7 @@ def stop() -> None:
 
 
 def test_turning_it_off_puts_the_blocks_own_code_back(path: Path, traced_only: None) -> None:
-    transformer = Transformer(path, Fit())
+    transformer = Transformer(path, Residency())
     expected = transformer.run()
     for on in (True, True, False, False):
         transformer.blocks.turn(on, CPU)
@@ -196,7 +198,7 @@ def test_turning_it_off_puts_the_blocks_own_code_back(path: Path, traced_only: N
 
 
 def test_it_tells_once_a_run_when_the_compiler_works(path: Path, traced_only: None) -> None:
-    transformer = Transformer(path, Fit())
+    transformer = Transformer(path, Residency())
     transformer.run()
     assert transformer.told == 0
     transformer.blocks.turn(True, CPU)

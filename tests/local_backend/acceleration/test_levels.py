@@ -114,7 +114,7 @@ def test_without_guidance_there_is_one_branch_to_remember(components: Components
 
 def test_where_no_key_may_be_kept_all_tokens_are_computed(components: Components) -> None:
     full = Resident(CPU, torch.float32)
-    full.keeping = None
+    full.kv_cache_format = None
     pipe = OneRewardPipeline(components, CPU, full, levels={"trial": ALTERNATELY})
     request = make_request(num_inference_steps=4, acceleration="trial")
     assert tokens_per_call(pipe, request) == [16] * 4

@@ -8,24 +8,28 @@ import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from fakes.tiny import tiny_transformer
-from onereward_pack.local_backend.acceleration.kv_cache import Keeping, KeptTensor, keepings
+from onereward_pack.local_backend.acceleration.kv_cache import (
+    CachedTensor,
+    KVCacheFormat,
+    kv_cache_formats,
+)
 from onereward_pack.local_backend.acceleration.masked_token_attention import (
-    KeptAttention,
+    MaskedTokenAttention,
     TokenSets,
-    kept_attention,
-    kept_bytes,
+    kv_cache_bytes,
+    masked_token_attention,
     token_sets,
 )
 from torch import Tensor
 
 CPU, TEXT = torch.device("cpu"), 5
-PLAIN = Keeping(torch.float32, change=True)
-EIGHT_BITS = Keeping(torch.float8_e4m3fn, change=True)
+PLAIN = KVCacheFormat(torch.float32, change=True)
+EIGHT_BITS = KVCacheFormat(torch.float8_e4m3fn, change=True)
 REMEMBER: dict[str, Any] = {
     "text_tokens": TEXT,
     "branches": 2,
     "drift": 0.5,
-    "keeping": PLAIN,
+    "kv_cache_format": PLAIN,
     "dtype": torch.float32,
 }
 SETS = TokenSets(torch.tensor([1, 2, 6]), torch.tensor([0, 3, 4, 5, 7]))
@@ -63,8 +67,8 @@ def only(tokens: Tensor, given: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def attention(transformer: FluxTransformer2DModel) -> Iterator[KeptAttention]:
-    with kept_attention(transformer, SETS, **REMEMBER) as kept:
+def attention(transformer: FluxTransformer2DModel) -> Iterator[MaskedTokenAttention]:
+    with masked_token_attention(transformer, SETS, **REMEMBER) as kept:
         yield kept
 
 
@@ -85,13 +89,13 @@ def test_a_run_that_is_remembered_gives_what_diffusers_gives(
     transformer: FluxTransformer2DModel,
 ) -> None:
     plain = transformer(**inputs())[0]
-    with kept_attention(transformer, SETS, **REMEMBER) as kept:
+    with masked_token_attention(transformer, SETS, **REMEMBER) as kept:
         kept.keep(0.7)
         assert torch.equal(transformer(**inputs())[0], plain)
 
 
 def test_masked_tokens_alone_get_their_answer_of_the_whole_when_nothing_has_changed(
-    transformer: FluxTransformer2DModel, attention: KeptAttention
+    transformer: FluxTransformer2DModel, attention: MaskedTokenAttention
 ) -> None:
     attention.keep(0.7)
     whole = transformer(**inputs())[0]
@@ -102,7 +106,7 @@ def test_masked_tokens_alone_get_their_answer_of_the_whole_when_nothing_has_chan
 
 
 def test_masked_tokens_alone_see_the_others_as_they_were(
-    transformer: FluxTransformer2DModel, attention: KeptAttention
+    transformer: FluxTransformer2DModel, attention: MaskedTokenAttention
 ) -> None:
     attention.keep(0.7)
     transformer(**inputs(1))
@@ -116,14 +120,14 @@ def test_masked_tokens_alone_see_the_others_as_they_were(
 
 
 def test_kept_keys_go_on_by_a_share_of_their_last_change() -> None:
-    attention = KeptAttention(torch.tensor([0]), 1, drift=0.5)
+    attention = MaskedTokenAttention(torch.tensor([0]), 1, drift=0.5)
     attention.keep(0.9)
     attention.reuse(0.8)
     assert attention.ahead.item() == 0  # there is no change yet
     attention.keep(0.7)
     attention.reuse(0.6)
     assert attention.ahead.item() == pytest.approx(0.25)
-    kept = KeptTensor((1, 1, 1, 4), PLAIN, CPU, torch.float32)
+    kept = CachedTensor((1, 1, 1, 4), PLAIN, CPU, torch.float32)
     kept.put(torch.full((1, 1, 1, 4), 2.0))
     kept.put(torch.full((1, 1, 1, 4), 3.0))
     assert kept.get(attention.ahead).tolist() == [[[[3.25] * 4]]]
@@ -131,7 +135,7 @@ def test_kept_keys_go_on_by_a_share_of_their_last_change() -> None:
 
 def test_in_8_bits_a_tensor_keeps_its_value_to_a_few_percent() -> None:
     shape, generator = (2, 7, 3, 32), torch.Generator().manual_seed(0)
-    kept = KeptTensor(shape, EIGHT_BITS, CPU, torch.bfloat16)
+    kept = CachedTensor(shape, EIGHT_BITS, CPU, torch.bfloat16)
     first, second = (10 * torch.randn(shape, generator=generator).bfloat16() for _ in range(2))
     kept.put(first)
     kept.put(second)
@@ -143,7 +147,9 @@ def test_in_8_bits_a_tensor_keeps_its_value_to_a_few_percent() -> None:
 
 
 def test_a_row_of_zeros_stays_one() -> None:
-    kept = KeptTensor((1, 2, 1, 8), Keeping(torch.float8_e4m3fn, change=False), CPU, torch.bfloat16)
+    kept = CachedTensor(
+        (1, 2, 1, 8), KVCacheFormat(torch.float8_e4m3fn, change=False), CPU, torch.bfloat16
+    )
     kept.put(torch.zeros(1, 2, 1, 8, dtype=torch.bfloat16))
     assert not kept.get(torch.zeros(())).any()
 
@@ -155,7 +161,7 @@ def test_diffusers_own_attention_is_back_after_an_interruption(
     before = [block.attn.processor for block in blocks]
     with (
         pytest.raises(KeyboardInterrupt),
-        kept_attention(transformer, SETS, **REMEMBER),
+        masked_token_attention(transformer, SETS, **REMEMBER),
     ):
         assert type(blocks[0].attn.processor) is not FluxAttnProcessor
         raise KeyboardInterrupt
@@ -163,22 +169,22 @@ def test_diffusers_own_attention_is_back_after_an_interruption(
 
 
 def test_bytes_are_those_of_the_tensors(
-    transformer: FluxTransformer2DModel, attention: KeptAttention
+    transformer: FluxTransformer2DModel, attention: MaskedTokenAttention
 ) -> None:
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
     held = [
-        place._data.nbytes
+        data.nbytes
         for block in blocks
         for kept in (block.attn.processor._keys, block.attn.processor._values)
-        for place in (kept._value, kept._change)
+        for data, _ in kept._buffers.values()
     ]
-    assert sum(held) == kept_bytes(transformer, SETS, 2, PLAIN)
+    assert sum(held) == kv_cache_bytes(transformer, SETS, 2, PLAIN)
     assert EIGHT_BITS.bytes((2, 3, 4, 128)) >= 2 * 2 * 3 * 4 * (128 + 2)
 
 
 def test_a_card_may_keep_keys_in_less_and_less_memory() -> None:
-    assert keepings(CPU, torch.float32) == (PLAIN,)
-    ways = keepings(torch.device("cuda"), torch.bfloat16)
+    assert kv_cache_formats(CPU, torch.float32) == (PLAIN,)
+    ways = kv_cache_formats(torch.device("cuda"), torch.bfloat16)
     sizes = [way.bytes((2, 100, 24, 128)) for way in ways]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 0.27 * sizes[0]

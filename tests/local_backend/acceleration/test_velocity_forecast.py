@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onereward_pack.local_backend.acceleration.velocity_forecast import VelocityPath
+from onereward_pack.local_backend.acceleration.velocity_forecast import VelocityForecast
 from torch import Tensor
 
 SIGMAS = [1.0, 0.9, 0.78, 0.65, 0.5, 0.34, 0.16, 0.0]
@@ -16,7 +16,7 @@ def curve(degree: int) -> list[Tensor]:
 
 def total(velocities: list[Tensor], computed: set[int]) -> Tensor:
     """What all steps together add to the latents."""
-    path, latents = VelocityPath(SIGMAS), torch.zeros_like(velocities[0])
+    path, latents = VelocityForecast(SIGMAS), torch.zeros_like(velocities[0])
     for step, velocity in enumerate(velocities):
         taken = path.add(step, velocity) if step in computed else path.predict(step)
         latents = latents + (SIGMAS[step + 1] - SIGMAS[step]) * taken
@@ -24,7 +24,7 @@ def total(velocities: list[Tensor], computed: set[int]) -> Tensor:
 
 
 def test_with_every_step_computed_each_velocity_is_handed_on_untouched() -> None:
-    path = VelocityPath(SIGMAS)
+    path = VelocityForecast(SIGMAS)
     for step, velocity in enumerate(curve(3)):
         assert path.add(step, velocity) is velocity
 
@@ -46,7 +46,7 @@ def test_what_was_left_out_is_made_up_for_by_most_of_its_error() -> None:
     velocities = [torch.full((1, 1, 1), sigma).exp() for sigma in SIGMAS[:-1]]
     exact = total(velocities, set(range(7)))
     corrected = total(velocities, {0, 1, 2, 4, 6})
-    path, plain = VelocityPath(SIGMAS), torch.zeros_like(exact)
+    path, plain = VelocityForecast(SIGMAS), torch.zeros_like(exact)
     for step, velocity in enumerate(velocities):
         if step in {0, 1, 2, 4, 6}:
             path.add(step, velocity)
@@ -56,7 +56,7 @@ def test_what_was_left_out_is_made_up_for_by_most_of_its_error() -> None:
 
 
 def test_velocities_keep_their_own_type() -> None:
-    path = VelocityPath(SIGMAS)
+    path = VelocityForecast(SIGMAS)
     path.add(0, curve(1)[0].bfloat16())
     assert path.predict(1).dtype is torch.bfloat16
     assert path.add(2, curve(1)[2].bfloat16()).dtype is torch.bfloat16

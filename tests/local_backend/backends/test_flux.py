@@ -17,11 +17,12 @@ from fakes.tiny_flux import flux_components, tiny_flux_fill
 from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles, file_stamp
-from onereward_pack.local_backend.offload import pipeline_cache, placement
-from onereward_pack.local_backend.offload.model_part import Part
-from onereward_pack.local_backend.offload.pipeline_cache import OwnMemory
+from onereward_pack.local_backend.offload import device_memory, placement
+from onereward_pack.local_backend.offload.device_memory import OwnMemory
+from onereward_pack.local_backend.offload.model_part import ModelPart
 from onereward_pack.local_backend.offload.placement import FluxPlacement, Resident
-from onereward_pack.local_backend.offload.residency import Fit
+from onereward_pack.local_backend.offload.residency import Residency
+from onereward_pack.local_backend.pipeline import pipeline_cache
 from onereward_pack.local_backend.pipeline.onereward import OneRewardPipeline
 from onereward_pack.nodes.contracts import Backend, EditRequest
 from onereward_pack.nodes.errors import (
@@ -48,7 +49,7 @@ class Card(OwnMemory):
     def budget(self) -> int:
         return self.size + self.lie
 
-    def load(self, parts: Sequence[tuple[Part, Fit]], work: int) -> None:
+    def load(self, parts: Sequence[tuple[ModelPart, Residency]], work: int) -> None:
         super().load(parts, work)
         held = sum(part.device_bytes for part in self._parts) + work
         self.peak = max(self.peak, held)
@@ -71,12 +72,12 @@ class Machine:
 
     @property
     def placement(self) -> FluxPlacement:
-        pipeline = pipeline_cache.OWNER._pipeline
+        pipeline = pipeline_cache.PIPELINE_CACHE._pipeline
         assert pipeline is not None
         assert isinstance(pipeline.placement, FluxPlacement)
         return pipeline.placement
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> ModelPart:
         return getattr(self.placement._parts, name)
 
 
@@ -100,9 +101,9 @@ def reference() -> OneRewardPipeline:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     yield
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
 
 
 @pytest.fixture
@@ -202,13 +203,13 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
 
     resident, on_demand = "fp32 resident, T5 resident", "fp32 resident, T5 on demand"
     assert place() == resident
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     card.size, card.lie = ON_DEMAND, RESIDENT - ON_DEMAND  # a neighbour that nobody sees
     assert place() == on_demand
     card.size, card.lie = RESIDENT, 0
     assert place() == on_demand, "it may come back"
-    later = placement.monotonic() + 3600
-    monkeypatch.setattr(placement, "monotonic", lambda: later)
+    later = device_memory.monotonic() + 3600
+    monkeypatch.setattr(device_memory, "monotonic", lambda: later)
     machine.placement.plan = None
     assert place() == resident
 
@@ -234,7 +235,7 @@ def test_after_a_refusal_the_next_run_finds_what_there_is(
     ],
 )
 def test_lack_of_memory_is_known_in_other_words(words: str, lack: bool) -> None:
-    assert pipeline_cache.is_out_of_memory(RuntimeError(words)) is lack
+    assert device_memory.is_out_of_memory(RuntimeError(words)) is lack
 
 
 def test_the_second_picture_finds_the_memory_of_the_first(
@@ -244,7 +245,11 @@ def test_the_second_picture_finds_the_memory_of_the_first(
         """What is free is what nobody holds, the table's rows among them."""
 
         def budget(self) -> int:
-            rows = machine.part("table")._rows.values() if pipeline_cache.OWNER._pipeline else ()
+            rows = (
+                machine.part("table")._rows.values()
+                if pipeline_cache.PIPELINE_CACHE._pipeline
+                else ()
+            )
             return self.size - sum(row.rows.nbytes for row in rows if row.rows is not None)
 
     machine = make_machine(replace(files, precision="file"), Real(ON_DEMAND), monkeypatch)
@@ -262,12 +267,12 @@ def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
     whole = load(path.read_bytes())  # not mapped: the file is written over
     state = {key: value for key, value in whole.items() if "norm" not in key}
     machine.paint(make_request())
-    kept = machine.placement._parts.table._kept
+    cached = machine.placement._parts.table._cache
     for tensors, rows in ((state, 1), (whole, 0)):
         save_file(tensors, path)
         machine.backend = LocalBackend(replace(files, lora=path), NAME)
         machine.placement.adapt(machine.backend._files)
-        assert len(kept) == rows
+        assert len(cached) == rows
 
 
 def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelFiles) -> None:
@@ -309,7 +314,7 @@ def test_half_a_lora_never_stays(
     request = make_request()
     plain = machine.paint(request)
     part = machine.part("transformer")
-    layers = part._lora_layers
+    layers = part._lora._layers
     failures = iter([True])
 
     def too_many() -> Iterator[object]:
@@ -318,7 +323,7 @@ def test_half_a_lora_never_stays(
                 raise torch.OutOfMemoryError("no room for the third layer")
             yield layer
 
-    monkeypatch.setattr(part, "_lora_layers", too_many)
+    monkeypatch.setattr(part._lora, "_layers", too_many)
     machine.backend = LocalBackend(replace(files, lora=path), NAME)
     with_lora = machine.paint(request)
     assert machine.card.recovered == 1
@@ -367,11 +372,11 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
     files: ModelFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
-        pipeline_cache.OWNER.unload()
+        pipeline_cache.PIPELINE_CACHE.unload()
         machine = make_machine(replace(files, precision="file"), Card(size), monkeypatch)
         machine.paint(make_request())
-        assert (machine.part("t5").fit is not None) is kept
-        assert machine.part("transformer").fit is not None
+        assert (machine.part("t5").residency is not None) is kept
+        assert machine.part("transformer").residency is not None
 
 
 def test_a_step_copies_each_streamed_block_once(
@@ -415,9 +420,9 @@ def test_a_level_paints_the_same_wherever_the_blocks_lie(
     plan = machine.placement.plan
     assert plan is not None
     assert bool(plan.transformer.streamed) is (size == STREAMED)
-    if plan.keeping is None:  # all tokens are computed, and the result says why
+    if plan.kv_cache_format is None:  # all tokens are computed, and the result says why
         monkeypatch.setattr(reference, "placement", Resident(CPU, torch.float32))
-        reference.placement.keeping = None
+        reference.placement.kv_cache_format = None
         assert any("no room to keep keys" in note for note in machine.placement.notes)
     assert torch.equal(painted, paint(reference, request))
 
@@ -436,7 +441,7 @@ def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(
     with pytest.raises(Interrupted):
         machine.paint(make_request(prompt="a dog"))
     hook.remove()
-    assert (t5.fit, clip.fit) == (None, None)
+    assert (t5.residency, clip.residency) == (None, None)
 
 
 def test_two_models_in_turn_do_not_mix(
@@ -513,7 +518,7 @@ def test_unloading_leaves_nothing_loaded(machine: Machine) -> None:
     parts = [machine.part(name) for name in ("transformer", "t5", "clip", "vae")]
     assert all(part.device_bytes for part in parts)
     table = machine.placement._parts.table
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     assert [part.device_bytes for part in parts] == [0] * 4
     assert all(row.rows is None for row in table._rows.values())
 
@@ -528,7 +533,7 @@ def test_the_result_names_the_plan(machine: Machine) -> None:
 def test_a_large_picture_is_decoded_in_tiles_and_the_vae_is_put_back(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "TILE_ABOVE", 64 * 64)
+    monkeypatch.setattr(placement, "TILE_ABOVE_PIXELS", 64 * 64)
     tiled = []
     machine.paint(make_request())
     vae = machine.part("vae").module

@@ -20,7 +20,8 @@ from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
 from onereward_pack.local_backend.backends import preview as backend_module
 from onereward_pack.local_backend.backends.preview import PreviewBackend
-from onereward_pack.local_backend.offload import devices, pipeline_cache
+from onereward_pack.local_backend.offload import devices
+from onereward_pack.local_backend.pipeline import pipeline_cache
 from onereward_pack.local_backend.pipeline.preview_components import (
     PREVIEW_FOLDER,
     load_preview_model,
@@ -33,9 +34,9 @@ TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     yield
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_the_model_is_loaded_once_and_again_after_unloading(loads: list[Path]) -
     PreviewBackend().run(request, RecordingProgress())
     PreviewBackend().run(request, RecordingProgress())
     assert loads == [PREVIEW_FOLDER]
-    pipeline_cache.OWNER.unload()
+    pipeline_cache.PIPELINE_CACHE.unload()
     PreviewBackend().run(request, RecordingProgress())
     assert loads == [PREVIEW_FOLDER] * 2
 
@@ -169,7 +170,7 @@ def test_a_model_loaded_in_one_inference_mode_serves_the_other(first: bool) -> N
             request = make_request(num_inference_steps=2)
             pictures.append(PreviewBackend().run(request, RecordingProgress()).images)
     assert torch.equal(*pictures)
-    with pipeline_cache.OWNER.pipeline(PREVIEW_FOLDER, build_nothing) as pipeline:
+    with pipeline_cache.PIPELINE_CACHE.pipeline(PREVIEW_FOLDER, build_nothing) as pipeline:
         assert not any(weight.is_inference() for weight in pipeline.transformer.parameters())
     pictures[0].mul_(0.5)
     pictures[1].mul_(0.5)

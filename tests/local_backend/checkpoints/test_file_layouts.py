@@ -38,7 +38,7 @@ from onereward_pack.local_backend.checkpoints.load import (
     open_transformer,
     open_vae,
 )
-from onereward_pack.local_backend.quantization.stored_weight import to_fp8
+from onereward_pack.local_backend.quantization.fp8 import to_fp8
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from onereward_pack.local_backend.offload.block_streaming import (
     BlockStreamer,
-    DirectLane,
+    CopyQueue,
     Pairs,
-    Slot,
-    lane_for,
+    TensorSlot,
+    copy_queue_for,
     lay_out,
     pack,
 )
@@ -36,7 +36,7 @@ class Block(nn.Module):
         return torch.tanh(states @ self.weight + self.shift)
 
 
-class LateLane:
+class LateQueue:
     """A device on which everything happens as late as the waits allow: a copy is done only when
     the computation waits for it, and those that were asked for before it.
     """
@@ -59,7 +59,7 @@ class LateLane:
         return None
 
 
-class EarlyLane(DirectLane):
+class EarlyQueue(CopyQueue):
     """A device whose copies are done at once: one into a buffer that a block still computes from,
     without waiting for that block's end, is an error.
     """
@@ -86,12 +86,17 @@ def make_blocks(count: int) -> list[Block]:
     return [Block(number) for number in range(count)]
 
 
-def stream(blocks: list[Block], lane: Any = None, prepare: Any = pack) -> BlockStreamer:
+def stream(blocks: list[Block], queue: Any = None, prepare: Any = pack) -> BlockStreamer:
     contents = [
-        prepare([(Slot((block, "weight")), block.weight), (Slot((block, "shift")), block.shift)])
+        prepare(
+            [
+                (TensorSlot((block, "weight")), block.weight),
+                (TensorSlot((block, "shift")), block.shift),
+            ]
+        )
         for block in blocks
     ]
-    return BlockStreamer(blocks, contents, CPU, lane)
+    return BlockStreamer(blocks, contents, CPU, queue)
 
 
 def run(blocks: list[Block], states: Tensor) -> Tensor:
@@ -100,22 +105,22 @@ def run(blocks: list[Block], states: Tensor) -> Tensor:
     return states
 
 
-@pytest.fixture(params=[DirectLane, LateLane, EarlyLane])
-def lane(request: pytest.FixtureRequest) -> Iterator[Any]:
+@pytest.fixture(params=[CopyQueue, LateQueue, EarlyQueue])
+def queue(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield request.param()
 
 
 @pytest.mark.parametrize("prepare", [pack, lay_out])
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_streamed_blocks_equal_resident_ones_over_several_sweeps(
-    count: int, prepare: Any, lane: Any
+    count: int, prepare: Any, queue: Any
 ) -> None:
     states = torch.randn(2, WIDTH, dtype=torch.float64)
     expected = [states]
     for _ in range(3):
         expected.append(run(make_blocks(count), expected[-1]))
     blocks = make_blocks(count)
-    stream(blocks, lane, prepare)
+    stream(blocks, queue, prepare)
     for before, after in zip(expected, expected[1:], strict=False):
         assert torch.equal(run(blocks, before), after)
 
@@ -130,11 +135,11 @@ def test_a_sweep_copies_each_block_once(count: int) -> None:
 
 
 @pytest.mark.parametrize("stop", range(5))
-def test_a_run_after_one_that_was_broken_off_is_right(stop: int, lane: Any) -> None:
+def test_a_run_after_one_that_was_broken_off_is_right(stop: int, queue: Any) -> None:
     states = torch.randn(2, WIDTH, dtype=torch.float64)
     expected = run(make_blocks(5), states)
     blocks = make_blocks(5)
-    stream(blocks, lane)
+    stream(blocks, queue)
     run(blocks[:stop], states)
     assert torch.equal(run(blocks, states), expected)
 
@@ -164,7 +169,7 @@ def test_both_buffers_are_as_large_as_the_largest_block() -> None:
 def test_a_block_of_one_tensor_keeps_its_values(prepare: Any) -> None:
     blocks = make_blocks(2)
     expected = [block.weight.clone() for block in blocks]
-    contents = [prepare([(Slot((block, "weight")), block.weight)]) for block in blocks]
+    contents = [prepare([(TensorSlot((block, "weight")), block.weight)]) for block in blocks]
     BlockStreamer(blocks, contents, CPU)
     for block, weight in zip(blocks, expected, strict=True):
         block(torch.zeros(1, WIDTH, dtype=torch.float64))
@@ -181,55 +186,55 @@ def test_closing_lets_go_of_the_blocks() -> None:
 
 
 def test_the_buffers_are_not_let_go_of_while_they_are_written() -> None:
-    lane = LateLane()
+    queue = LateQueue()
     blocks = make_blocks(4)
-    streamer = stream(blocks, lane)
+    streamer = stream(blocks, queue)
     run(blocks[:1], torch.zeros(1, WIDTH, dtype=torch.float64))
-    assert lane.pending
+    assert queue.pending
     streamer.close()
-    assert lane.pending == []
+    assert queue.pending == []
 
 
 def test_a_slot_goes_back_to_what_it_was() -> None:
     block = Block(1)
     first = block.weight
-    for slot in (weight := Slot((block, "weight")), shift := Slot((block, "shift"))):
+    for slot in (weight := TensorSlot((block, "weight")), shift := TensorSlot((block, "shift"))):
         slot.put(torch.zeros(2))
     assert block.weight.shape == block.shift.shape == (2,)
-    weight.empty(), shift.empty()
+    weight.clear(), shift.clear()
     assert block.weight is first
     assert block.shift is None
 
 
 def test_modules_that_share_a_tensor_share_a_slot() -> None:
     one, other = Block(1), Block(2)
-    Slot((one, "weight"), (other, "weight")).put(torch.zeros(2))
+    TensorSlot((one, "weight"), (other, "weight")).put(torch.zeros(2))
     assert one.weight is other.weight
 
 
 def test_a_device_without_streams_copies_at_once() -> None:
-    assert isinstance(lane_for(CPU), DirectLane)
+    assert isinstance(copy_queue_for(CPU), CopyQueue)
 
 
-def forget_to_wait(lane: Any) -> Callable[[Any], None]:
+def forget_to_wait(queue: Any) -> Callable[[Any], None]:
     return lambda event: None
 
 
 def test_the_late_lane_sees_a_missing_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    lane = LateLane()
-    monkeypatch.setattr(lane, "wait", forget_to_wait(lane))
+    queue = LateQueue()
+    monkeypatch.setattr(queue, "wait", forget_to_wait(queue))
     states = torch.randn(2, WIDTH, dtype=torch.float64)
     blocks = make_blocks(4)
-    for buffer in (streamer := stream(blocks, lane))._buffers:
+    for buffer in (streamer := stream(blocks, queue))._buffers:
         buffer.zero_()
     assert not torch.equal(run(blocks, states), run(make_blocks(4), states))
     assert streamer.copies > 0
 
 
 def test_the_early_lane_sees_a_buffer_that_is_overwritten() -> None:
-    lane = EarlyLane()
+    queue = EarlyQueue()
     buffer, source = torch.zeros(4), torch.ones(4)
-    lane.wait(lane.copy([(buffer, source)], None))
+    queue.wait(queue.copy([(buffer, source)], None))
     with pytest.raises(AssertionError, match="overwritten"):
-        lane.copy([(buffer, source)], None)
-    lane.copy([(buffer, source)], lane.mark())
+        queue.copy([(buffer, source)], None)
+    queue.copy([(buffer, source)], queue.mark())

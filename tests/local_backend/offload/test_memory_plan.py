@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from onereward_pack.local_backend.acceleration.kv_cache import keepings
+from onereward_pack.local_backend.acceleration.kv_cache import kv_cache_formats
 from onereward_pack.local_backend.offload.memory_plan import (
     GB,
-    Sizes,
+    VramEstimate,
     choose_plan,
     fewest_streamed,
     ladder,
     steady_plan,
-    with_keys,
+    with_kv_cache,
 )
-from onereward_pack.local_backend.offload.residency import Fit, PartSizes
+from onereward_pack.local_backend.offload.residency import PartSizes, Residency
 from onereward_pack.nodes.contracts import PRECISIONS
 
 # FLUX.1-Fill as it is published: 19 double and 38 single blocks, in bf16 and in fp8
@@ -24,7 +24,7 @@ BF16 = PartSizes(
     rest=130_216_064, blocks=(453_096_448,) * 19 + (226_542_080,) * 38, left_out=6_457_135_104
 )
 FP8 = replace(BF16, blocks=(226_825_216,) * 19 + (113_394_176,) * 38)
-SIZES = Sizes(
+SIZES = VramEstimate(
     transformer={False: BF16, True: FP8},
     t5=PartSizes(rest=263_200_768, blocks=(385_892_352,) * 24),
     clip=PartSizes(rest=246_120_960),
@@ -61,13 +61,13 @@ def card(gib: int) -> int:
 def test_each_card_gets_its_plan(gib: int, precision: str, words: str) -> None:
     plan = choose_plan(SIZES, card(gib), precision, tile=False)
     assert plan is not None
-    assert plan.words(SIZES, "bf16") == words
+    assert plan.summary(SIZES, "bf16") == words
     assert plan.peak <= card(gib)
 
 
 def test_the_largest_cards_keep_what_the_table_is_made_from() -> None:
     plans = [choose_plan(SIZES, card(gib), "auto", tile=False) for gib in (48, 24)]
-    assert [plan is not None and plan.transformer.keep for plan in plans] == [True, False]
+    assert [plan is not None and plan.transformer.hold_left_out for plan in plans] == [True, False]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -99,10 +99,10 @@ def test_where_nothing_fits_there_is_no_plan() -> None:
 
 def test_streamed_blocks_are_few_even_in_number_and_spread() -> None:
     streamed = fewest_streamed(BF16, 14 * GB)
-    assert BF16.held(Fit(streamed=streamed)) <= 14 * GB
+    assert BF16.device_bytes(Residency(streamed=streamed)) <= 14 * GB
     assert len(streamed) % 2 == 0
     fewer = frozenset(sorted(streamed)[: len(streamed) - 2])
-    assert BF16.held(Fit(streamed=fewer)) > 14 * GB
+    assert BF16.device_bytes(Residency(streamed=fewer)) > 14 * GB
     ordered = sorted(streamed)
     gaps = {after - before for before, after in zip(ordered, ordered[1:], strict=False)}
     assert max(gaps) - min(gaps) <= 1
@@ -114,13 +114,15 @@ def test_a_part_without_room_streams_every_block() -> None:
 
 def test_a_streamed_part_holds_two_buffers_of_its_largest_block() -> None:
     sizes = PartSizes(rest=10, blocks=(4, 6, 3, 8), left_out=100)
-    assert sizes.held(Fit()) == 31
-    assert sizes.held(Fit(keep=True)) == 131
-    assert sizes.held(Fit(streamed=frozenset({0, 1, 2}))) == 10 + 8 + 2 * 6
-    assert sizes.held(Fit(streamed=frozenset({0, 1, 2, 3}))) == 10 + 2 * 8
+    assert sizes.device_bytes(Residency()) == 31
+    assert sizes.device_bytes(Residency(hold_left_out=True)) == 131
+    assert sizes.device_bytes(Residency(streamed=frozenset({0, 1, 2}))) == 10 + 8 + 2 * 6
+    assert sizes.device_bytes(Residency(streamed=frozenset({0, 1, 2, 3}))) == 10 + 2 * 8
 
 
-def settled(before: int, now: int, precision: str = "auto", **work: int) -> tuple[Fit, Fit]:
+def settled(
+    before: int, now: int, precision: str = "auto", **work: int
+) -> tuple[Residency, Residency]:
     """How the transformer lay, and how it lies when there are `now` bytes and this work to do."""
     old = choose_plan(SIZES, before, precision, tile=False)
     sizes = replace(SIZES, **work)
@@ -139,7 +141,7 @@ def test_a_little_more_or_less_memory_moves_nothing(gib: int, change: int) -> No
 
 
 def test_much_more_memory_is_used_and_much_less_is_kept_to() -> None:
-    assert settled(card(8), card(24))[1] == Fit()
+    assert settled(card(8), card(24))[1] == Residency()
     before, now = settled(card(16), card(8))
     assert not before.streamed and now.streamed
     before, now = settled(card(8), card(6))
@@ -165,24 +167,32 @@ def test_a_quantised_file_is_not_made_fp8() -> None:
         for precision in PRECISIONS:
             plan = choose_plan(sizes, card(gib), precision, tile=False)
             assert plan is not None and not plan.transformer.fp8
-            assert plan.words(sizes, "GGUF").startswith("GGUF")
+            assert plan.summary(sizes, "GGUF").startswith("GGUF")
 
 
 def keys_on(gib: int) -> tuple[str, str, bool]:
     """How a card holds the weights, and the keys of a 20 % mask at 1024x1024."""
-    ways = keepings(torch.device("cuda"), torch.bfloat16)
+    ways = kv_cache_formats(torch.device("cuda"), torch.bfloat16)
     sizes = replace(
-        SIZES, keys=dict(zip(ways, (8_778_000_000, 4_526_000_000, 2_263_000_000), strict=True))
+        SIZES, kv_caches=dict(zip(ways, (8_778_000_000, 4_526_000_000, 2_263_000_000), strict=True))
     )
     plain = choose_plan(sizes, card(gib), "auto", tile=False)
     assert plain is not None
-    plan = with_keys(plain, sizes, card(gib))
+    plan = with_kv_cache(plain, sizes, card(gib))
     assert plan.peak <= card(gib)
     assert (plan.transformer, plan.t5) == (plain.transformer, plain.t5)
-    kept = "" if plan.keeping is None else f"{plan.keeping.dtype}".removeprefix("torch.")
-    words = plan.words(sizes, "bf16")
-    assert ("no room to keep keys" in words) is (plan.keeping is None)
-    return words.partition(",")[0], kept, plan.keeping is not None and plan.keeping.change
+    kept = (
+        ""
+        if plan.kv_cache_format is None
+        else f"{plan.kv_cache_format.dtype}".removeprefix("torch.")
+    )
+    words = plan.summary(sizes, "bf16")
+    assert ("no room to keep keys" in words) is (plan.kv_cache_format is None)
+    return (
+        words.partition(",")[0],
+        kept,
+        plan.kv_cache_format is not None and plan.kv_cache_format.change,
+    )
 
 
 def test_keys_are_kept_in_the_best_way_there_is_room_for() -> None:
@@ -196,5 +206,5 @@ def test_keys_are_kept_in_the_best_way_there_is_room_for() -> None:
 def test_a_level_that_keeps_no_keys_has_the_plan_of_before() -> None:
     plan = choose_plan(SIZES, card(24), "auto", tile=False)
     assert plan is not None
-    assert with_keys(plan, SIZES, card(24)) is plan
-    assert "keys" not in plan.words(SIZES, "bf16")
+    assert with_kv_cache(plan, SIZES, card(24)) is plan
+    assert "keys" not in plan.summary(SIZES, "bf16")

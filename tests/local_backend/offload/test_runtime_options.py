@@ -20,8 +20,8 @@ from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
 from onereward_pack.local_backend.offload import memory_plan, runtime_options
 from onereward_pack.local_backend.offload import placement as placement_module
-from onereward_pack.local_backend.offload.pipeline_cache import OWNER
 from onereward_pack.local_backend.offload.placement import FluxPlacement
+from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE
 from onereward_pack.nodes.contracts import EditResult
 from onereward_pack.nodes.errors import LocalBackendError
 
@@ -47,9 +47,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, flux: TinyFlux) -> ModelFile
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     yield
-    OWNER.unload()
+    PIPELINE_CACHE.unload()
     torch._dynamo.reset()
 
 
@@ -72,7 +72,7 @@ def paint(
 
 
 def placement() -> FluxPlacement:
-    pipeline = OWNER._pipeline
+    pipeline = PIPELINE_CACHE._pipeline
     assert pipeline is not None
     assert isinstance(pipeline.placement, FluxPlacement)
     return pipeline.placement
@@ -123,7 +123,7 @@ def test_a_device_that_holds_no_fp8_is_told(
     paint(files)
     place = placement()
     monkeypatch.setattr(runtime_options, "holds_fp8", lambda device: False)
-    place._speed.adapt(replace(files, precision=precision), place._memory.unload)
+    place._options.adapt(replace(files, precision=precision), place._memory.unload)
     assert place.notes[1:] == (
         f"{precision}: cpu devices cannot hold fp8; weights as the file has them",
     )

@@ -119,6 +119,22 @@ def test_negative_and_positive_go_through_the_transformer_in_one_batch(
         )
 
 
+def test_the_prompt_cache_is_bounded_and_keeps_both_prompts_of_a_request(
+    pipeline: OneRewardPipeline,
+) -> None:
+    prompts = [make_request(prompt=f"{n}", true_cfg=1.0) for n in range(16)]
+    for request in prompts:
+        pipeline.encode_prompt(request, RecordingProgress())
+    first = pipeline.encode_prompt(prompts[0], RecordingProgress())
+    for request in prompts[1:]:
+        pipeline.encode_prompt(request, RecordingProgress())
+    # the oldest of a full cache beside a new one
+    both = make_request(prompt="new", negative_prompt="0")
+    embeds = pipeline.encode_prompt(both, RecordingProgress())
+    assert torch.equal(embeds.prompt_embeds[:1], first.prompt_embeds)
+    assert len(pipeline.prompts._cache) == 16
+
+
 @pytest.mark.parametrize("true_cfg", [0.0, 1.0])
 def test_without_cfg_only_the_prompt_is_run(pipeline: OneRewardPipeline, true_cfg: float) -> None:
     with recorded_calls(pipeline.transformer) as calls:

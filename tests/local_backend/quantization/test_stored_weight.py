@@ -13,7 +13,8 @@ from gguf import GGMLQuantizationType as Kind
 from onereward_pack.local_backend.checkpoints.module_weights import Source
 from onereward_pack.local_backend.checkpoints.quant_metadata import split_metadata
 from onereward_pack.local_backend.checkpoints.readers.open import open_tensors
-from onereward_pack.local_backend.quantization.stored_weight import Stored, dense, stack, to_fp8
+from onereward_pack.local_backend.quantization.fp8 import to_fp8
+from onereward_pack.local_backend.quantization.stored_weight import Stored, dense, stack
 from onereward_pack.nodes.errors import CheckpointError
 from safetensors.torch import save_file
 from torch import Tensor
