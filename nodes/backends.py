@@ -12,6 +12,7 @@ from .errors import CredentialsError, InputError
 from .packages import CANVAS, check_floors, imported_packages
 
 if TYPE_CHECKING:
+    from ..local_backend.checkpoints.local_spec import FoundFiles, ModelMenus
     from .fal.backend import FalBackend
 
 PREVIEW = BackendSpec("preview")
@@ -59,9 +60,13 @@ def _words(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
+def resolve_backend(spec: BackendSpec, folder: Path, menus: ModelMenus | None = None) -> Backend:
     """The backend a spec names. Loads no weights, reads no key and sends nothing: that is done by
     its first run.
+
+    Args:
+        folder: the pack's user folder.
+        menus: the model files that a LocalSpec may name; other specs need none.
 
     Raises:
         InputError: the spec names no backend of this version of the pack, or no known server.
@@ -72,7 +77,7 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
     if isinstance(spec, FalSpec):
         return resolve_fal(spec, folder)
     if isinstance(spec, LocalSpec):
-        return _resolve_local(spec)
+        return _resolve_local(spec, menus)
     if isinstance(spec, ModelSpec):
         return _resolve_model(spec)
     if spec == PREVIEW:
@@ -86,17 +91,16 @@ def resolve_backend(spec: BackendSpec, folder: Path) -> Backend:
 def resolve_preview() -> Backend:
     """The preview model as a backend; MissingDependencyError as in resolve_backend."""
     with imported_packages():
-        from ..local_backend.backends.flux import PreviewBackend
+        from ..local_backend.backends.preview import PreviewBackend
     return PreviewBackend()
 
 
-def _resolve_local(spec: LocalSpec) -> Backend:
-    # Inside ComfyUI only: names of files mean something in its model folders alone.
-    from .comfyui.local_models import find_files
-
+def _resolve_local(spec: LocalSpec, menus: ModelMenus | None) -> Backend:
+    if menus is None:
+        raise InputError("This backend names files of ComfyUI's menus. Run it inside ComfyUI.")
     with imported_packages():
         from ..local_backend.backends.flux import LocalBackend
-    found = find_files(spec)
+    found = find_files(spec, menus)
     return LocalBackend(found.files, found.transformer)
 
 
@@ -105,6 +109,37 @@ def _resolve_model(spec: ModelSpec) -> Backend:
         from ..local_backend.backends.comfy_model import ComfyModelBackend
     backend: Backend = ComfyModelBackend(spec)
     return backend
+
+
+def find_files(spec: LocalSpec, menus: ModelMenus) -> FoundFiles:
+    """The files that a spec names, told by their headers; see checkpoints.local_spec.find_files."""
+    from ..local_backend.checkpoints.local_spec import find_files
+
+    return find_files(spec, menus)
+
+
+def auto_spec(menus: ModelMenus) -> tuple[LocalSpec | None, str]:
+    """What the auto rule may run on this machine: a OneReward transformer, if all parts are there
+    and there is a GPU for it. Else None, and why a OneReward file that is there is not used.
+    """
+    from ..local_backend.checkpoints.local_spec import auto_spec
+
+    spec, why_not = auto_spec(menus)
+    if spec is None:
+        return None, why_not
+    from ..local_backend.offload.devices import can_run_flux
+
+    if not can_run_flux():
+        return None, f"{spec.transformer} is there, but no GPU that can hold it."
+    return spec, ""
+
+
+def no_onereward(menus: ModelMenus) -> str:
+    """That there is no OneReward model on this machine, and which file to put where."""
+    from ..local_backend.checkpoints.local_spec import lacks
+    from ..local_backend.checkpoints.select import TRANSFORMER
+
+    return f"{lacks(TRANSFORMER, 'OneReward model', menus)}."
 
 
 def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
@@ -168,7 +203,7 @@ def ask_server(name: str, folder: Path) -> str:
 
 
 def view_journal(folder: Path) -> dict[str, Any]:
-    """The newest jobs and the totals; see journal_view.view.
+    """The newest jobs and the totals; see job_history.view.
 
     Raises:
         JournalError, InputError: the journal, or servers.json, cannot be read.
@@ -185,8 +220,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
         InputError: the journal has no such job, or its server is no longer named.
         RemoteError: the service does not have it, it failed, or it was flagged.
     """
-    from .fal.cancellation import NoProgress
     from .fal.job_history import server_of
+    from .fal.progress import NoProgress
 
     url = server_of(folder, request_id)
     if url is None:
@@ -201,8 +236,8 @@ def collect_job(request_id: str, folder: Path) -> EditResult:
     return fal.collect(request_id, NoProgress())
 
 
-def clear_kept(folder: Path) -> int:
-    """Drops the images that the journal keeps; the freed bytes. JournalError if it cannot be."""
+def clear_pictures(folder: Path) -> int:
+    """Drops the images that the journal retains; the freed bytes. JournalError if it cannot be."""
     from .fal.job_history import clear_images
 
     return clear_images(folder)

@@ -18,7 +18,9 @@ ACCELERATIONS = ("none", "regular", "high")
 ACCELERATION = "regular"
 PRECISIONS = ("auto", "file", "fp8", "fp8 fast")
 ATTENTIONS = ("default", "fastest")
+AUTO, NONE = "auto", "none"  # in a LocalSpec: the file that fits best; no file
 MAX_SEED = 2**64 - 1
+MAX_IMAGES = 16  # of one pair of picture and mask in an edit
 MEGAPIXEL = 1024 * 1024  # pixels
 FROM_CACHE = "from cache"  # the note of a result that was cached from an earlier run
 
@@ -228,11 +230,11 @@ class LocalSpec(BackendSpec):
     """
 
     kind: str = "local"
-    transformer: str = "auto"
-    t5xxl: str = "auto"
-    clip_l: str = "auto"
-    vae: str = "auto"
-    lora: str = "none"
+    transformer: str = AUTO
+    t5xxl: str = AUTO
+    clip_l: str = AUTO
+    vae: str = AUTO
+    lora: str = NONE
     lora_strength: float = 1.0
     precision: str = "auto"
     compile: bool = False

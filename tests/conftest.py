@@ -54,6 +54,7 @@ SLOW = (
     "local_backend/offload/test_runtime_options.py",
     "local_backend/test_bench.py",
     "local_backend/server/test_postgres.py",
+    "nodes/fal/test_job_migration.py",
     "local_backend/test_local_memory_benchmark.py",
     "test_install.py",
 )

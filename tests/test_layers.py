@@ -79,6 +79,7 @@ OUTSIDE: dict[str, set[str]] = {
     "local_backend.checkpoints.readers": {"torch", "numpy", "safetensors", "gguf"},
     "local_backend.checkpoints.detect": set(),
     "local_backend.checkpoints.select": set(),
+    "local_backend.checkpoints.local_spec": set(),
     "local_backend.checkpoints.quant_metadata": {"torch", "numpy", "safetensors"},
     "local_backend.offload.comfy_memory": MODELS | {"comfy"},
     "local_backend.backends.comfy_model": MODELS | {"comfy"},

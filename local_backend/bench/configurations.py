@@ -15,37 +15,37 @@ BASE = "none"  # the row whose picture the others' are compared with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Configuration:
     """A row.
 
     Attributes:
-        words: for the table.
+        title: for the table and the plot.
         level: of acceleration; None for the plain pipeline.
         files: what it changes in ModelFiles.
     """
 
     name: str
-    words: str
+    title: str
     level: str | None
     files: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _cases() -> list[Case]:
-    plain = Case(name=REFERENCE, words="reference", level=None)
-    levels = [Case(name=level, words=level, level=level) for level in ACCELERATIONS]
+def _configurations() -> list[Configuration]:
+    plain = Configuration(name=REFERENCE, title="reference", level=None)
+    levels = [Configuration(name=level, title=level, level=level) for level in ACCELERATIONS]
     compiled = [
-        Case(
+        Configuration(
             name=f"{level}-compiled",
-            words=f"{level}, compiled",
+            title=f"{level}, compiled",
             level=level,
             files={"compile": True},
         )
         for level in ACCELERATIONS
     ]
     fp8 = [
-        Case(
+        Configuration(
             name=f"{level}-compiled-fp8",
-            words=f"{level}, compiled, {FAST}",
+            title=f"{level}, compiled, {FAST}",
             level=level,
             files={"compile": True, "precision": FAST},
         )
@@ -55,10 +55,10 @@ def _cases() -> list[Case]:
     return [plain, *levels, *compiled, *fp8]
 
 
-CASES = {case.name: case for case in _cases()}
+CONFIGURATIONS = {config.name: config for config in _configurations()}
 
 
-def choose(names: Sequence[str], *, compiled: bool, has_files: bool) -> list[Case]:
+def choose(names: Sequence[str], *, compiled: bool, has_files: bool) -> list[Configuration]:
     """The rows of these names, in the table's order; all that apply where there are no names.
 
     Args:
@@ -68,15 +68,15 @@ def choose(names: Sequence[str], *, compiled: bool, has_files: bool) -> list[Cas
     Raises:
         InputError: there is no such row, or it cannot be run on this model.
     """
-    unknown = [name for name in names if name not in CASES]
+    unknown = [name for name in names if name not in CONFIGURATIONS]
     if unknown:
-        raise InputError(f'There is no row "{unknown[0]}". Use: {", ".join(CASES)}.')
-    misfits = [name for name in names if CASES[name].files and not has_files]
+        raise InputError(f'There is no row "{unknown[0]}". Use: {", ".join(CONFIGURATIONS)}.')
+    misfits = [name for name in names if CONFIGURATIONS[name].files and not has_files]
     if misfits or (compiled and not has_files):
         raise InputError(
             f"The preview model is neither compiled nor run in fp8 "
             f"({', '.join(misfits) or '--compile'}). Give --models or --weights."
         )
     if names:
-        return [case for case in CASES.values() if case.name in names]
-    return [case for case in CASES.values() if compiled or not case.files]
+        return [config for config in CONFIGURATIONS.values() if config.name in names]
+    return [config for config in CONFIGURATIONS.values() if compiled or not config.files]

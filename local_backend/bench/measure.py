@@ -1,16 +1,19 @@
-"""Runs a painter several times and keeps what it took."""
+"""Runs a painter several times and records seconds, step by step, and memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
-from ..acceleration.step_schedule import Work
+from ..acceleration.levels import LEVELS, NONE
+from ..acceleration.masked_token_attention import token_sets
+from ..acceleration.step_schedule import Work, plan_steps
 
 Paint = Callable[[EditRequest, ProgressSink], EditResult]
 
@@ -33,7 +36,7 @@ class Run:
 
 @dataclass(eq=False)
 class Row:
-    """What was measured of a case.
+    """What was measured of a configuration.
 
     Attributes:
         kinds: what is done at each step.
@@ -45,7 +48,7 @@ class Row:
     """
 
     name: str
-    words: str
+    title: str
     kinds: tuple[Work, ...]
     warm_up: float | None = None
     runs: list[Run] = field(default_factory=list)
@@ -114,6 +117,29 @@ def count(row: Row, paint: Paint, request: EditRequest, device: torch.device) ->
     result = paint(request, clock)
     row.runs.append(Run({stage: result.timings[stage] for stage in STAGES}, clock.seconds()))
     row.image, row.notes = result.images, result.notes
+
+
+def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tuple[Work, ...]:
+    """What the pipeline does at each step of a request where there is memory for all its caches;
+    None: the plain pipeline.
+    """
+    chosen = NONE if level is None else LEVELS[level]
+    share = token_sets(request.mask, chosen.halo).share(text_tokens)
+    return plan_steps(chosen, request.num_inference_steps, share)
+
+
+def milliseconds(seconds: Sequence[float], kinds: Sequence[Work]) -> dict[str, float]:
+    """The median of each kind that occurs, by its value.
+
+    Args:
+        seconds: of every step but the first.
+    """
+    timed = list(zip(kinds[1:], seconds, strict=True))
+    return {
+        kind.value: 1000 * median(s for k, s in timed if k is kind)
+        for kind in Work
+        if any(k is kind for k, _ in timed)
+    }
 
 
 def masked_psnr(image: Tensor, other: Tensor, mask: Tensor) -> float:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ...nodes.errors import InputError
-from ..backends.flux import LocalBackend, PreviewBackend
+from ..backends.flux import LocalBackend
+from ..backends.preview import PreviewBackend
 from ..checkpoints.model_files import ModelFiles
 from ..checkpoints.select import find_models, installed_models
 from ..offload.device_memory import free_memory
@@ -21,7 +22,7 @@ from ..offload.memory_plan import GB
 from ..pipeline.components import FLUX_TEXT_LENGTHS, Components
 from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.preview_components import PREVIEW_TEXT_LENGTHS, load_preview_model
-from .configurations import Case
+from .configurations import Configuration
 from .measure import Paint
 from .options import Options
 from .random_flux import RandomFlux, published_settings, tiny_settings
@@ -32,11 +33,11 @@ _FLUX_SIZE, _PREVIEW_SIZE, _TINY_SIZE = 1024, 256, 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Subject:
+class TestedModel:
     """A model, and the ways to paint with it.
 
     Attributes:
-        words: for the title.
+        title: what it is, for the report.
         size: a side of the picture, in pixels, where the user names none.
         text_tokens: what the transformer reads of the benchmark's prompt.
         painted: whether the pictures mean anything.
@@ -46,7 +47,7 @@ class Subject:
         opened: opens them.
     """
 
-    words: str
+    title: str
     device: torch.device
     size: int
     text_tokens: int = FLUX_TEXT_LENGTHS[0]
@@ -57,26 +58,26 @@ class Subject:
     opened: Callable[[ModelFiles], FluxFiles] = open_files
 
     @contextmanager
-    def painter(self, case: Case) -> Iterator[Paint]:
-        """Paints as a case says. The backend's models stay where they are, as they do for a user;
+    def painter(self, config: Configuration) -> Iterator[Paint]:
+        """Paints as configured. The backend's models stay where they are, as they do for a user;
         the plain pipeline goes, so no name may hold on to its painter.
         """
         gc.collect()  # of the plain pipeline before
         empty_cache(self.device)
-        if case.level is not None:
-            yield self._backend(case).run
+        if config.level is not None:
+            yield self._backend(config).run
             return
         if not self.together:
             PIPELINE_CACHE.unload()
         yield Reference(self.plain(), self.device).run
 
-    def _backend(self, case: Case) -> PreviewBackend | LocalBackend:
+    def _backend(self, config: Configuration) -> PreviewBackend | LocalBackend:
         if self.files is None:
             return PreviewBackend()
-        return LocalBackend(replace(self.files, **case.files), self.words, self.opened)
+        return LocalBackend(replace(self.files, **config.files), self.title, self.opened)
 
 
-def choose_subject(options: Options, device: torch.device) -> Subject:
+def choose_model(options: Options, device: torch.device) -> TestedModel:
     """The files of --models. Else, for "auto": the OneReward files of the ComfyUI that the pack is
     installed in, if there are any; else random weights of full size, if there is an accelerator;
     else the preview model.
@@ -85,29 +86,29 @@ def choose_subject(options: Options, device: torch.device) -> Subject:
         InputError: both a folder and another kind of weights, or a kind that the device cannot run.
         ModelNotFoundError: the folder lacks a part.
     """
-    subject = _choose(options, device)
+    model = _choose(options, device)
     if options.attention == Options.attention:
-        return subject
-    if subject.files is None:
+        return model
+    if model.files is None:
         raise InputError("The preview model has torch's own attention. Leave --attention out.")
-    return replace(subject, files=replace(subject.files, attention=options.attention))
+    return replace(model, files=replace(model.files, attention=options.attention))
 
 
-def _choose(options: Options, device: torch.device) -> Subject:
+def _choose(options: Options, device: torch.device) -> TestedModel:
     if options.models is not None:
         if options.weights != "auto":
             raise InputError(f"--models and --weights {options.weights}: give one of them.")
-        return files_subject(find_models(options.models), device)
+        return files_model(find_models(options.models), device)
     if options.weights == "auto" and device.type != "cpu":
         installed = installed_models()
         if installed is not None:
-            return files_subject(installed, device)
+            return files_model(installed, device)
     if options.weights == "preview" or (options.weights == "auto" and device.type == "cpu"):
-        return preview_subject(device)
-    return random_subject(device, tiny=options.weights == "tiny")
+        return preview_model(device)
+    return random_model(device, tiny=options.weights == "tiny")
 
 
-def preview_subject(device: torch.device) -> Subject:
+def preview_model(device: torch.device) -> TestedModel:
     """The model that ships with the pack."""
 
     def plain() -> Components:
@@ -115,8 +116,8 @@ def preview_subject(device: torch.device) -> Subject:
             return load_preview_model().to(device)
 
     together = device.type == "cpu"  # elsewhere their memory could not be told apart
-    return Subject(
-        words="preview model",
+    return TestedModel(
+        title="preview model",
         device=device,
         size=_PREVIEW_SIZE,
         text_tokens=PREVIEW_TEXT_LENGTHS[0],
@@ -125,48 +126,48 @@ def preview_subject(device: torch.device) -> Subject:
     )
 
 
-def files_subject(files: ModelFiles, device: torch.device) -> Subject:
+def files_model(files: ModelFiles, device: torch.device) -> TestedModel:
     """The user's own FLUX.1-Fill."""
     name = files.transformer.name
     return _flux(name, device, files, open_files, size=_FLUX_SIZE, painted=True)
 
 
-def random_subject(device: torch.device, *, tiny: bool) -> Subject:
+def random_model(device: torch.device, *, tiny: bool) -> TestedModel:
     """FLUX.1-Fill with random weights.
 
     Raises:
         InputError: full size, and no accelerator to make it on.
     """
-    settings, words = published_settings, "FLUX.1-Fill of full size, random weights"
+    settings, title = published_settings, "FLUX.1-Fill of full size, random weights"
     if tiny:
-        settings, words = tiny_settings, "a tiny FLUX.1-Fill, random weights"
+        settings, title = tiny_settings, "a tiny FLUX.1-Fill, random weights"
     elif device.type == "cpu":
         raise InputError(
             "FLUX.1-Fill of full size would take hours on a CPU. Use --weights preview or tiny."
         )
     keep = device.type == "cpu" or free_memory(device) < _RESIDENT
-    flux, nowhere = RandomFlux(settings, device, keep=keep), Path(words)
+    flux, nowhere = RandomFlux(settings, device, keep=keep), Path(title)
     files = ModelFiles(
         transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere
     )
     size = _TINY_SIZE if tiny else _FLUX_SIZE
-    return _flux(words, device, files, flux.open, size=size, painted=False)
+    return _flux(title, device, files, flux.open, size=size, painted=False)
 
 
 def _flux(
-    words: str,
+    title: str,
     device: torch.device,
     files: ModelFiles,
     opened: Callable[[ModelFiles], FluxFiles],
     *,
     size: int,
     painted: bool,
-) -> Subject:
+) -> TestedModel:
     def plain() -> Components:
         return plain_components(opened(files), device, compute_dtype(device))
 
-    return Subject(
-        words=words,
+    return TestedModel(
+        title=title,
         device=device,
         size=size,
         painted=painted,

@@ -14,11 +14,11 @@ class Options:
     """What is measured, and how.
 
     Attributes:
-        weights: one of WEIGHTS; see subjects.choose_subject.
+        weights: one of WEIGHTS; see models_under_test.choose_model.
         models: a folder with a FLUX.1-Fill's files.
         size: a side of the picture in pixels; None for what the model is good at.
         mask: share of the picture that is painted.
-        rows: names of cases.CASES; empty for all that apply.
+        rows: names of configurations.CONFIGURATIONS; empty for all that apply.
         compiled: also the rows that are compiled; None where it is worth it, on CUDA.
         attention: see LocalSpec; the reference has torch's own choice.
         out: a folder for bench.json and bench.png.

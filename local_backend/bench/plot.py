@@ -33,8 +33,8 @@ def plot(report: Report) -> Image.Image:
         middle = top + _BAR // 2
         draw.text((left - _MARGIN // 2, middle), row["words"], _INK, _TEXT, anchor="rm")
         if row["total"] is None:
-            words = _cut(draw, row["problem"] or "not measured", _SMALL, left)
-            draw.text((left, middle), words, _FAINT, _SMALL, anchor="lm")
+            title = _cut(draw, row["problem"] or "not measured", _SMALL, left)
+            draw.text((left, middle), title, _FAINT, _SMALL, anchor="lm")
             continue
         length = max(2, round(room * row["total"] / longest))
         color = _COLORS["plain" if row["name"] == REFERENCE else "ours"]

@@ -46,7 +46,7 @@ class Reference:
     def __init__(self, components: Components, device: torch.device) -> None:
         """The components lie on the device."""
         self._device, self._text_lengths = device, components.text_lengths
-        self._flux = FluxFillPipeline(**components.pipeline_arguments())
+        self._flux: Any = FluxFillPipeline(**components.pipeline_arguments())
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -20,9 +20,8 @@ from ...nodes.contracts import EditRequest
 from ..acceleration.step_schedule import Work
 from ..offload.memory_plan import GB
 from .configurations import BASE, REFERENCE
-from .measure import STAGES, Row, masked_psnr
-from .models_under_test import Subject
-from .step_timing import milliseconds
+from .measure import STAGES, Row, masked_psnr, milliseconds
+from .models_under_test import TestedModel
 
 _PACKAGES = ("diffusers", "transformers", "accelerate")
 _HEAD = (
@@ -44,7 +43,7 @@ class Report:
     """
 
     machine: dict[str, Any]
-    subject: Subject
+    model: TestedModel
     request: EditRequest
     rows: Sequence[Row]
 
@@ -52,7 +51,7 @@ class Report:
     def title(self) -> str:
         height, width = self.request.image.shape[1:3]
         return (
-            f"{self.subject.words}, {width}x{height}, {self.request.num_inference_steps} steps, "
+            f"{self.model.title}, {width}x{height}, {self.request.num_inference_steps} steps, "
             f"{100 * self.request.mask.mean().item():.0f} % masked, on {self.machine['device']}"
         )
 
@@ -71,9 +70,9 @@ class Report:
             "the backend remembers prompts that it encoded before; the reference encodes them anew",
             "ms a step: the median of the kind, times how many there are",
         ]
-        if self.subject.together:
+        if self.model.together:
             notes.append("the rows took turns, and times as fast is the median of the rounds")
-        return notes if self.subject.painted else [_NO_PICTURE, *notes]
+        return notes if self.model.painted else [_NO_PICTURE, *notes]
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def figures(report: Report) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": row.name,
-                "words": row.words,
+                "words": row.title,
                 "first": row.warm_up,
                 **{stage: middle and middle.stages[stage] for stage in STAGES},
                 "total": middle and middle.total,
@@ -132,7 +131,7 @@ def _ratio(report: Report, compared: Row | None, row: Row) -> float | None:
     """
     if compared is None or compared.middle is None or row.middle is None:
         return None
-    if not report.subject.together:
+    if not report.model.together:
         return compared.middle.total / row.middle.total
     rounds = zip(compared.runs, row.runs, strict=True)
     return median(other.total / own.total for other, own in rounds)
@@ -144,8 +143,8 @@ def table(report: Report) -> str:
     lines += [_line(_cells(row)) for row in figures(report)]
     compared = report.compared_with or "nothing"
     notes = [f"times as fast: against the row {compared}, in total", *report.notes]
-    said = {note: row.words for row in reversed(report.rows) for note in row.notes}
-    notes += [f"{words}: {note}" for note, words in reversed(said.items())]
+    noted = {note: row.title for row in reversed(report.rows) for note in row.notes}
+    notes += [f"{title}: {note}" for note, title in reversed(noted.items())]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)])
 
 
@@ -155,8 +154,8 @@ def write_json(report: Report, path: Path) -> None:
     content = {
         "title": report.title,
         "machine": report.machine,
-        "weights": report.subject.words,
-        "pictures mean something": report.subject.painted,
+        "weights": report.model.title,
+        "pictures mean something": report.model.painted,
         "size": request.image.shape[1],
         "steps": request.num_inference_steps,
         "masked": request.mask.mean().item(),

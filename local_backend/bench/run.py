@@ -15,17 +15,15 @@ from PIL import Image
 
 from ...nodes.contracts import EditRequest, EditTask
 from ...nodes.errors import InputError, LocalBackendError, OneRewardError
-from ..cli.demo import SCENES
 from ..offload.devices import pick_device
 from ..pipeline.pipeline_cache import PIPELINE_CACHE
 from ..pipeline.validation import SIDE_MULTIPLE, check_pixels, check_recipe
-from .configurations import Case, choose
-from .measure import RUNS, Row, StepClock, begin_peak, count, peak
-from .models_under_test import Subject, choose_subject
+from .configurations import Configuration, choose
+from .measure import RUNS, Row, StepClock, begin_peak, count, peak, step_kinds
+from .models_under_test import TestedModel, choose_model
 from .options import Options
 from .plot import plot
 from .report import Report, machine, table, write_json
-from .step_timing import step_kinds
 
 _PROMPT = "a sailboat"
 _WARM_STEPS = 2  # enough for the plain pipeline, every step of which is the same
@@ -37,22 +35,23 @@ Say = Callable[[str], None]
 class Bench:
     """One run of the benchmark."""
 
-    subject: Subject
+    model: TestedModel
     request: EditRequest
-    cases: Sequence[Case]
+    configs: Sequence[Configuration]
     deadline: float
     say: Say
     save: Callable[[], None]
 
     @property
     def device(self) -> torch.device:
-        return self.subject.device
+        return self.model.device
 
 
-def run_bench(options: Options, say: Say) -> Report:
+def run_bench(options: Options, picture: Path, say: Say) -> Report:
     """Measures, and writes the files if there is a folder for them.
 
     Args:
+        picture: a file that looks like a photo, of any size.
         say: is given the table, and a line whenever something is done.
 
     Raises:
@@ -60,28 +59,32 @@ def run_bench(options: Options, say: Say) -> Report:
         LocalBackendError: a row could not be measured; all others are reported before.
     """
     start, device = perf_counter(), pick_device()
-    subject = choose_subject(options, device)
-    has_files = subject.files is not None
+    model = choose_model(options, device)
+    has_files = model.files is not None
     compiled = options.compiled
     if compiled is None:
         compiled = device.type == "cuda" and has_files
-    cases = choose(options.rows, compiled=compiled, has_files=has_files)
-    request = make_request(options, subject)
+    configs = choose(options.rows, compiled=compiled, has_files=has_files)
+    request = make_request(options, model, picture)
     rows = [
-        Row(case.name, case.words, step_kinds(case.level, request, subject.text_tokens))
-        for case in cases
+        Row(
+            config.name,
+            config.title,
+            step_kinds(config.level, request, model.text_tokens),
+        )
+        for config in configs
     ]
-    report = Report(machine(device), subject, request, rows)
+    report = Report(machine(device), model, request, rows)
     bench = Bench(
-        subject=subject,
+        model=model,
         request=request,
-        cases=cases,
+        configs=configs,
         deadline=start + options.limit,
         say=say,
         save=lambda: _save(report, options.out),
     )
     say(report.title)
-    (_take_turns if subject.together else _one_by_one)(bench, rows)
+    (_take_turns if model.together else _one_by_one)(bench, rows)
     PIPELINE_CACHE.unload()
     say(f"\n{table(report)}\n\n{perf_counter() - start:.0f} s in all")
     _save(report, options.out, say)
@@ -91,19 +94,19 @@ def run_bench(options: Options, say: Say) -> Report:
     return report
 
 
-def make_request(options: Options, subject: Subject) -> EditRequest:
-    """A photo-like picture with a centred square of `options.mask` of its pixels to paint.
+def make_request(options: Options, model: TestedModel, picture: Path) -> EditRequest:
+    """The picture, made a square, with a centred square of `options.mask` of its pixels to paint.
 
     Raises:
         InputError: size, steps or mask make no sense.
     """
-    size = subject.size if options.size is None else options.size
+    size = model.size if options.size is None else options.size
     if not 0 < options.mask < 1:
         raise InputError(f"--mask is {options.mask:g}. Give a share of the picture, such as 0.2.")
     if size < SIDE_MULTIPLE or size % SIDE_MULTIPLE:
         raise InputError(f"--size is {size}. Give a multiple of {SIDE_MULTIPLE}.")
-    with Image.open(SCENES / "fill.jpg") as picture:
-        pixels = np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+    with Image.open(picture) as photo:
+        pixels = np.asarray(photo.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
     mask = torch.zeros(1, size, size)
     side = max(1, round(size * math.sqrt(options.mask)))
     corner = (size - side) // 2
@@ -122,22 +125,22 @@ def make_request(options: Options, subject: Subject) -> EditRequest:
 
 def _one_by_one(bench: Bench, rows: Sequence[Row]) -> None:
     """A row after the other, so that each has the device for itself."""
-    for case, row in zip(bench.cases, rows, strict=True):
+    for config, row in zip(bench.configs, rows, strict=True):
         if perf_counter() > bench.deadline:
             row.problem = "left out, the time is up; see --limit"
             continue
         try:
-            _measure(bench, case, row)
+            _measure(bench, config, row)
         except (OneRewardError, RuntimeError) as error:  # the other rows come next
             row.problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         _tell(bench, row)
 
 
-def _measure(bench: Bench, case: Case, row: Row) -> None:
-    request = _of_level(bench.request, case)
+def _measure(bench: Bench, config: Configuration, row: Row) -> None:
+    request = _of_level(bench.request, config)
     start = perf_counter()
-    with bench.subject.painter(case) as paint:
-        paint(_first(request, case), StepClock(bench.device))
+    with bench.model.painter(config) as paint:
+        paint(_first(request, config), StepClock(bench.device))
         row.warm_up = perf_counter() - start
         begin_peak(bench.device)
         while row.wants_more and (not row.runs or perf_counter() < bench.deadline):
@@ -150,26 +153,29 @@ def _take_turns(bench: Bench, rows: Sequence[Row]) -> None:
     then as slow for one as for another.
     """
     with ExitStack() as stack:
-        painters = [stack.enter_context(bench.subject.painter(case)) for case in bench.cases]
-        turns = list(zip(bench.cases, rows, painters, strict=True))
-        for case, row, paint in turns:
+        painters = [stack.enter_context(bench.model.painter(config)) for config in bench.configs]
+        turns = list(zip(bench.configs, rows, painters, strict=True))
+        for config, row, paint in turns:
             start = perf_counter()
-            paint(_first(_of_level(bench.request, case), case), StepClock(bench.device))
+            paint(
+                _first(_of_level(bench.request, config), config),
+                StepClock(bench.device),
+            )
             row.warm_up = perf_counter() - start
         for _ in range(RUNS):
-            for case, row, paint in turns:
-                count(row, paint, _of_level(bench.request, case), bench.device)
+            for config, row, paint in turns:
+                count(row, paint, _of_level(bench.request, config), bench.device)
     for row in rows:
         _tell(bench, row)
 
 
-def _of_level(request: EditRequest, case: Case) -> EditRequest:
-    return replace(request, acceleration=case.level) if case.level else request
+def _of_level(request: EditRequest, config: Configuration) -> EditRequest:
+    return replace(request, acceleration=config.level) if config.level else request
 
 
-def _first(request: EditRequest, case: Case) -> EditRequest:
+def _first(request: EditRequest, config: Configuration) -> EditRequest:
     """A level's steps differ, so it is warmed up by all of them."""
-    if case.level is not None:
+    if config.level is not None:
         return request
     return replace(request, num_inference_steps=min(_WARM_STEPS, request.num_inference_steps))
 
@@ -177,7 +183,7 @@ def _first(request: EditRequest, case: Case) -> EditRequest:
 def _tell(bench: Bench, row: Row) -> None:
     runs = ", ".join(f"{run.total:.2f}" for run in row.runs)
     warm = "" if row.warm_up is None else f"first {row.warm_up:.1f} s, then {runs} s"
-    bench.say(f"{row.words}: {row.problem or warm}")
+    bench.say(f"{row.title}: {row.problem or warm}")
     bench.save()
 
 

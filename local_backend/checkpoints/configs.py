@@ -15,6 +15,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 FLUX_FOLDER = Path(__file__).parent / "flux"
 
 
+def scheduler_config() -> dict[str, Any]:
+    """FlowMatchEulerDiscreteScheduler's settings as FLUX.1 publishes them."""
+    return read_json(FLUX_FOLDER / "scheduler" / "scheduler_config.json")
+
+
 def transformer_config(shapes: Shapes, path: Path) -> dict[str, Any]:
     """FluxTransformer2DModel's settings; shapes go by diffusers' names.
 

@@ -1,4 +1,7 @@
-"""What a file is, by the names and shapes in its header; never by its own name."""
+"""Detects what a model file is, by the names and shapes in its header, never by the file's name.
+
+The families are those a FLUX.1-Fill pipeline is made of; other known models are named for errors.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .key_maps import OTHER_PREFIXES, TRANSFORMER_PREFIXES, VAE_PREFIXES, withou
 from .quant_metadata import foreign_format
 from .readers.types import TensorFiles
 
-FILL_WIDTH = 384
+FILL_CHANNELS = 384  # of FLUX.1-Fill's image input: noise 64, picture 64, mask 256
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,7 +30,7 @@ class Family(str, Enum):
 
 
 _NEEDS = {
-    Family.FLUX_FILL: f"OneReward needs FLUX.1-Fill, {FILL_WIDTH} wide. "
+    Family.FLUX_FILL: f"OneReward needs FLUX.1-Fill, {FILL_CHANNELS} wide. "
     "Choose a OneReward or FLUX.1-Fill transformer.",
     Family.T5: "FLUX.1 needs the encoder of T5-XXL. Choose a file such as t5xxl_fp16.safetensors.",
     Family.CLIP: "FLUX.1 needs CLIP-L's text model. Choose a file such as clip_l.safetensors.",
@@ -108,7 +111,12 @@ def expect(files: TensorFiles, family: Family) -> None:
         )
     found, words = recognise(files)
     if found is not family:
-        raise CheckpointError(f"{files.path.name} is {words}; {_NEEDS[family]}")
+        raise wrong_family(files.path.name, words, family)
+
+
+def wrong_family(name: str, found: str, family: Family) -> CheckpointError:
+    """What to raise where a file of one family is needed and `found` is what it is."""
+    return CheckpointError(f"{name} is {found}; {_NEEDS[family]}")
 
 
 def _other_model(shapes: Shapes) -> tuple[Family, str] | None:
@@ -130,7 +138,7 @@ def _flux(shapes: Shapes) -> tuple[Family, str] | None:
     if len(wide) != 2 or len(out) != 2:
         return Family.OTHER, "a part of a FLUX.1 model"
     width = wide[1]
-    if width == FILL_WIDTH and out[0] == 64:
+    if width == FILL_CHANNELS and out[0] == 64:
         return Family.FLUX_FILL, "FLUX.1-Fill"
     words = _CONTROL_WIDTHS.get(width, "a FLUX.1 model")
     if width == 64:

@@ -1,4 +1,4 @@
-"""The names that one weight goes by: BFL's and diffusers' FLUX, llama.cpp's and transformers' T5.
+"""Key maps: a weight's names in BFL's and diffusers' FLUX, llama.cpp's and transformers' T5.
 
 Facts of the published layouts; a name that stands in no table here is an unknown one.
 """
@@ -147,7 +147,8 @@ def t5_name(name: str) -> str:
 def without_prefix(
     tensors: Mapping[str, object], prefixes: tuple[str, ...], others: tuple[str, ...]
 ) -> dict[str, str]:
-    """A model's tensor names -> their names in a file, where they may stand under a prefix.
+    """The key map of a model in a file, where it may stand under a prefix: the model's tensor names
+    -> their names in the file.
 
     Args:
         others: prefixes of the models that may stand beside it in a full checkpoint.
@@ -160,10 +161,10 @@ def without_prefix(
     return {name.removeprefix(prefix): name for name in tensors if not name.startswith(strangers)}
 
 
-def renamed(names: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, str]:
+def renamed(key_map: Mapping[str, str], rename: Callable[[str], str]) -> dict[str, str]:
     """The same tensors under other names; what would take a name that is taken keeps its own."""
     result: dict[str, str] = {}
-    for name, stored in names.items():
+    for name, stored in key_map.items():
         new = rename(name)
-        result[name if new in result or (new != name and new in names) else new] = stored
+        result[name if new in result or (new != name and new in key_map) else new] = stored
     return result

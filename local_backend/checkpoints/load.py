@@ -87,8 +87,8 @@ def open_transformer(path: Path) -> ModelFile[FluxTransformer2DModel]:
     """
     opened = _open(path, Family.FLUX_FILL)
     others = (*VAE_PREFIXES, *OTHER_PREFIXES)
-    names = without_prefix(opened.files.tensors, TRANSFORMER_PREFIXES, others)
-    source = Source(opened.files, names)
+    key_map = without_prefix(opened.files.tensors, TRANSFORMER_PREFIXES, others)
+    source = Source(opened.files, key_map)
     slices, unknown = _transformer_slices(source)
     config = opened.settings(transformer_config, shapes_at(source, slices))
     module: FluxTransformer2DModel = _skeleton(
@@ -103,10 +103,10 @@ def open_t5(path: Path) -> ModelFile[T5EncoderModel]:
     Raises: as open_transformer.
     """
     opened = _open(path, Family.T5)
-    names = renamed({name: name for name in opened.files.tensors}, t5_name)
-    if "shared.weight" not in names and "encoder.embed_tokens.weight" in names:
-        names["shared.weight"] = names.pop("encoder.embed_tokens.weight")
-    source = Source(opened.files, _without(names, _IGNORED_T5))
+    key_map = renamed({name: name for name in opened.files.tensors}, t5_name)
+    if "shared.weight" not in key_map and "encoder.embed_tokens.weight" in key_map:
+        key_map["shared.weight"] = key_map.pop("encoder.embed_tokens.weight")
+    source = Source(opened.files, _without(key_map, _IGNORED_T5))
     config = opened.settings(t5_config, _shapes(source))
 
     def make() -> T5EncoderModel:
@@ -124,11 +124,11 @@ def open_clip(path: Path) -> ModelFile[CLIPTextModel]:
     """
     opened = _open(path, Family.CLIP)
     plain = {name: name for name in opened.files.tensors if not name.startswith(_CLIP_VISION)}
-    names = renamed(plain, lambda name: name.removeprefix("text_model."))
-    source = Source(opened.files, _without(names, _IGNORED_CLIP))
+    key_map = renamed(plain, lambda name: name.removeprefix("text_model."))
+    source = Source(opened.files, _without(key_map, _IGNORED_CLIP))
     config = opened.settings(clip_config, _shapes(source))
     module = _skeleton(lambda: CLIPTextModel(CLIPTextConfig.from_dict(config)), path)
-    # older versions of transformers keep the text model in a room of its own
+    # older versions of transformers keep the text model below "text_model."
     inner = any(name.startswith("text_model.") for name, _ in module.named_parameters())
     prefix = "text_model." if inner else ""
     return bind(module, source, {prefix + name: Slice(name) for name in source.tensors}, ())
@@ -141,8 +141,8 @@ def open_vae(path: Path) -> ModelFile[AutoencoderKL]:
     """
     opened = _open(path, Family.VAE)
     others = (*TRANSFORMER_PREFIXES, *OTHER_PREFIXES)
-    names = without_prefix(opened.files.tensors, VAE_PREFIXES, others)
-    source = Source(opened.files, names)
+    key_map = without_prefix(opened.files.tensors, VAE_PREFIXES, others)
+    source = Source(opened.files, key_map)
     slices, unknown = autoencoder_slices(source)
     config = opened.settings(vae_config, shapes_at(source, slices))
     module: AutoencoderKL = _skeleton(lambda: AutoencoderKL.from_config(config), path)
@@ -208,5 +208,5 @@ def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
     return {name: info.shape for name, info in source.tensors.items()}
 
 
-def _without(names: Mapping[str, str], ignored: frozenset[str]) -> dict[str, str]:
-    return {name: stored for name, stored in names.items() if name not in ignored}
+def _without(key_map: Mapping[str, str], ignored: frozenset[str]) -> dict[str, str]:
+    return {name: stored for name, stored in key_map.items() if name not in ignored}

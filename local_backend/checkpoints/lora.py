@@ -1,4 +1,6 @@
-"""A LoRA as low-rank factors of the diffusers transformer's layers, whoever wrote the file.
+"""Reads a LoRA (low-rank adaptation, Hu et al. 2021) of any layout for the diffusers transformer.
+
+The factors are applied in quantization/linear.py, where each layer adds them to its output.
 
 diffusers' own converters pass over what they do not know and take FLUX's full width for granted,
 so the names are read here.
@@ -22,7 +24,7 @@ from ...nodes.errors import CheckpointError
 from ..quantization.linear import LowRank
 from .detect import Family, expect
 from .key_maps import Rows
-from .lora_keys import TEXT_PREFIXES, Places, foreign_words, split_name
+from .lora_keys import TEXT_PREFIXES, LoraLayers, foreign_kind, split_name
 from .readers.open import open_tensors
 from .readers.types import FLOAT_TYPES, FP8_TYPES, TensorFiles
 
@@ -71,7 +73,7 @@ class _Reader:
         self._files = files
         self._name = files.path.name
         self._linears = layers
-        self._places = Places(self._linears)
+        self._layers = LoraLayers(self._linears)
         self._settings = _peft_settings(files)
         self._targets: dict[str, LowRank] = {}
         self._notes: list[str] = []
@@ -110,7 +112,7 @@ class _Reader:
         return layers
 
     def _refuse(self, name: str) -> None:
-        words = foreign_words(name)
+        words = foreign_kind(name)
         if words is None:
             raise CheckpointError(
                 f"{self._name} holds {name}, which is no part of a LoRA. Choose another file."
@@ -121,7 +123,7 @@ class _Reader:
         )
 
     def _check_known(self, layers: Mapping[str, object]) -> None:
-        strangers = [layer for layer in layers if self._places.find(layer) is None]
+        strangers = [layer for layer in layers if self._layers.find(layer) is None]
         if strangers and len(strangers) == len(layers):
             raise CheckpointError(
                 f"{self._name} is a LoRA for another model; its layers have names such as "
@@ -135,7 +137,7 @@ class _Reader:
             )
 
     def _add(self, layer: str, factors: Mapping[str, str]) -> None:
-        place = self._places.find(layer)
+        place = self._layers.find(layer)
         assert place is not None, layer
         down, up = self._factor(layer, factors, "down"), self._factor(layer, factors, "up")
         if down.shape[0] != up.shape[1]:

@@ -64,7 +64,7 @@ _XLABS_LAYERS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class LoraLayer:
     """A layer of a transformer in one of the two layouts.
 
     Attributes:
@@ -85,7 +85,7 @@ class Place:
         return tuple(part for part in parts if all(b > a for a, b in part.spans))
 
 
-class Places:
+class LoraLayers:
     """Finds the layers of one transformer by whatever name a LoRA gives them."""
 
     def __init__(self, linears: Mapping[str, nn.Module]) -> None:
@@ -94,27 +94,27 @@ class Places:
         singles = 1 + max(
             (int(n[1]) for n in names if n[0] == "single_transformer_blocks"), default=-1
         )
-        self._places = {name: Place(name, True) for name in bfl_modules(doubles, singles)}
-        self._places |= {name: Place(name, False) for name in linears}
-        self._flat = {name.replace(".", "_"): place for name, place in self._places.items()}
+        self._layers = {name: LoraLayer(name, True) for name in bfl_modules(doubles, singles)}
+        self._layers |= {name: LoraLayer(name, False) for name in linears}
+        self._flat = {name.replace(".", "_"): place for name, place in self._layers.items()}
 
-    def find(self, layer: str) -> Place | None:
+    def find(self, layer: str) -> LoraLayer | None:
         """The layer that a LoRA calls so; None if this transformer has no such layer."""
         for prefix in _FLAT_PREFIXES:
             if layer.startswith(prefix):
                 return self._flat.get(layer.removeprefix(prefix))
         for prefix in _DOTTED_PREFIXES:
             layer = layer.removeprefix(prefix)
-        return self._places.get(layer) or self._find_xlabs(layer)
+        return self._layers.get(layer) or self._find_xlabs(layer)
 
-    def _find_xlabs(self, layer: str) -> Place | None:
+    def _find_xlabs(self, layer: str) -> LoraLayer | None:
         match = _XLABS.fullmatch(layer)
         if match is None:
             return None
         kind, number, what, side = match.groups()
         inner = _XLABS_LAYERS.get((kind, what, side), "")
         name = f"{kind}_blocks.{number}.{inner}"
-        return Place(name, True, partial=True) if name in self._places else None
+        return LoraLayer(name, True, partial=True) if name in self._layers else None
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -126,7 +126,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return None
 
 
-def foreign_words(name: str) -> str | None:
+def foreign_kind(name: str) -> str | None:
     """What kind of adapter has a tensor of this name, if it is a known one that is no LoRA."""
     for part, words in _FOREIGN.items():
         if part in name:

@@ -1,4 +1,4 @@
-"""A module without weights and, by the names of its parameters, the weights in its file."""
+"""A module on the meta device and its weights, which are read from the file when asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from ...nodes.errors import CheckpointError
 from ..quantization.stored_weight import Stored, stack, unpackable_types
-from .quant_metadata import Layer, check_layer, plain_type, sort_out
+from .quant_metadata import LayerMetadata, check_layer, plain_type, split_metadata
 from .readers.gguf import gguf_types
 from .readers.types import FLOAT_TYPES, FP8_TYPES, TORCH_TYPES, TensorFiles, TensorInfo
 
@@ -54,14 +54,18 @@ class ModelFile(Generic[Model_co]):
 
 
 class Source:
-    """A model's weights under the names of its layout, what lies beside them understood."""
+    """A model's weights under the names of its layout, with their quantisation metadata."""
 
-    def __init__(self, files: TensorFiles, names: Mapping[str, str]) -> None:
-        """Raises CheckpointError if a weight is of a type or format that dense() cannot unpack."""
+    def __init__(self, files: TensorFiles, key_map: Mapping[str, str]) -> None:
+        """`key_map`: the layout's names -> the names in the file.
+
+        Raises:
+            CheckpointError: a weight is of a type or format that dense() cannot dequantise.
+        """
         self.files = files
-        self._names, self._layers = sort_out(files, names)
+        self._key_map, self._layers = split_metadata(files, key_map)
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(
-            {name: files.tensors[stored] for name, stored in self._names.items()}
+            {name: files.tensors[stored] for name, stored in self._key_map.items()}
         )
         self._gguf_types: dict[str, int] = {}
         kinds = {info.dtype for info in self.tensors.values()}
@@ -75,7 +79,7 @@ class Source:
 
     def scale_bytes(self, name: str, share: float) -> int:
         """What the weight's scale takes as float32, for this share of the rows."""
-        scale = self._layers.get(name, Layer()).scale
+        scale = self._layers.get(name, LayerMetadata()).scale
         if scale is None or not self.quantized(name):
             return 0
         count = self.files.tensors[scale].shape[:1]
@@ -83,8 +87,8 @@ class Source:
 
     def read(self, name: str) -> Stored:
         """One weight, memory-mapped."""
-        info, layer = self.tensors[name], self._layers.get(name, Layer())
-        data = self.files.read(self._names[name])
+        info, layer = self.tensors[name], self._layers.get(name, LayerMetadata())
+        data = self.files.read(self._key_map[name])
         noted = plain_type(layer)
         if noted is not None and info.dtype == "U8":
             data = data.view(TORCH_TYPES[noted])
@@ -97,14 +101,14 @@ class Source:
         return Stored(data, info.shape, scale)
 
     def _check(self, name: str) -> None:
-        info, layer = self.tensors[name], self._layers.get(name, Layer())
+        info, layer = self.tensors[name], self._layers.get(name, LayerMetadata())
         check_layer(self.files, name, info, layer)
         known = FLOAT_TYPES | FP8_TYPES | {"I8"}
         if info.dtype in known or (info.dtype == "U8" and layer.format is not None):
             return
         if info.dtype in TORCH_TYPES or info.dtype not in unpackable_types():
             raise CheckpointError(
-                f"{self._names[name]} in {self.files.path.name} is stored as {info.dtype}, which "
+                f"{self._key_map[name]} in {self.files.path.name} is stored as {info.dtype}, which "
                 "this pack cannot unpack. Choose a bf16, fp16, fp8 or GGUF Q4_K_S to Q8_0 file."
             )
 

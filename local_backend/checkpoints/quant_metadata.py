@@ -1,4 +1,9 @@
-"""What lies beside quantised weights: scales and notes, understood or refused, never dropped."""
+"""Quantisation metadata: the scales and notes beside quantised weights, in ComfyUI's formats.
+
+What is understood is a plain product of data and scale: one scale for a tensor, or one a row. All
+else is refused, never dropped. So is int8 with rotation ("convrot"): its weights were multiplied by
+a Hadamard matrix before they were rounded (as in QuaRot), and no scale alone dequantises them.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +51,8 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Layer:
-    """What lies beside one layer's weight: its scale's name, and its format if it is noted."""
+class LayerMetadata:
+    """The metadata of one layer's weight: its scale's name, and its format if it is noted."""
 
     scale: str | None = None
     format: str | None = None
@@ -62,24 +67,24 @@ def foreign_format(files: TensorFiles) -> str | None:
     return None
 
 
-def sort_out(
-    files: TensorFiles, names: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, Layer]]:
-    """Parts weights from what lies beside them.
+def split_metadata(
+    files: TensorFiles, key_map: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, LayerMetadata]]:
+    """Separates the weights from their quantisation metadata.
 
     Args:
-        names: a model's tensor names -> their names in the file.
+        key_map: a model's tensor names -> their names in the file.
 
     Returns:
-        names without side-cars, and the layers that have some, by the names of their weights.
+        the weights' part of the key map, and the metadata of layers by the names of their weights.
 
     Raises:
-        CheckpointError: a side-car belongs to no weight, or is of a format that is not plain.
+        CheckpointError: metadata belongs to no weight, or is of a format that is not plain.
     """
     weights: dict[str, str] = {}
     scales: dict[str, str] = {}
-    formats = _formats_in_header(files, names)
-    for name, stored in names.items():
+    formats = _formats_in_header(files, key_map)
+    for name, stored in key_map.items():
         layer, _, end = name.rpartition(".")
         if f".{end}" in _SCALES:
             scales[f"{layer}.weight"] = stored
@@ -94,13 +99,13 @@ def sort_out(
                 "Choose another file."
             )
     layers = {
-        name: Layer(scales.get(name), formats.get(name))
+        name: LayerMetadata(scales.get(name), formats.get(name))
         for name in sorted(scales.keys() | formats.keys())
     }
     return weights, layers
 
 
-def check_layer(files: TensorFiles, name: str, info: TensorInfo, layer: Layer) -> None:
+def check_layer(files: TensorFiles, name: str, info: TensorInfo, layer: LayerMetadata) -> None:
     """Raises CheckpointError if data and scale do not multiply plainly."""
     scale = None if layer.scale is None else files.tensors[layer.scale].shape
     if layer.format is not None and info.dtype not in (_PLAIN_FORMATS[layer.format], "U8"):
@@ -121,12 +126,12 @@ def check_layer(files: TensorFiles, name: str, info: TensorInfo, layer: Layer) -
         )
 
 
-def plain_type(layer: Layer) -> str | None:
-    """The type of the data as the layer's note names it, whatever container it lies in."""
+def plain_type(layer: LayerMetadata) -> str | None:
+    """The type of the data as the layer's note names it; None without a note."""
     return None if layer.format is None else _PLAIN_FORMATS[layer.format]
 
 
-def _formats_in_header(files: TensorFiles, names: Mapping[str, str]) -> dict[str, str]:
+def _formats_in_header(files: TensorFiles, key_map: Mapping[str, str]) -> dict[str, str]:
     if _NOTES_IN_HEADER not in files.metadata:
         return {}
     try:
@@ -137,7 +142,7 @@ def _formats_in_header(files: TensorFiles, names: Mapping[str, str]) -> dict[str
             f"{files.path.name} describes its quantisation in words that make no sense. "
             "Choose another file."
         ) from error
-    by_stored = {stored: name for name, stored in names.items()}
+    by_stored = {stored: name for name, stored in key_map.items()}
     # a full checkpoint may note layers of its other models, too
     return {
         by_stored.get(stored, stored): _plain_format(files, note)
@@ -162,7 +167,7 @@ def _plain_format(files: TensorFiles, note: object) -> str:
     params = words.get("params")
     rotated = words.get("convrot") or (isinstance(params, dict) and params.get("convrot"))
     if name not in _PLAIN_FORMATS or rotated:
-        shown = f"{name} with rotation" if rotated else name
+        shown = f"{name} with rotation (Hadamard)" if rotated else name
         raise CheckpointError(
             f"{files.path.name} is quantised as {shown}, which only ComfyUI's own loader can read. "
             "Choose a bf16, fp8 or GGUF file, or connect OneReward Model Backend."

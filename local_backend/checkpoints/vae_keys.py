@@ -1,4 +1,4 @@
-"""Where an autoencoder's weights lie, in BFL's names or in diffusers'."""
+"""The VAE's key map: where its weights lie, in BFL's (latent diffusion's) or diffusers' names."""
 
 from __future__ import annotations
 

@@ -20,9 +20,10 @@ from ...nodes.contracts import (
     ProgressSink,
 )
 from ...nodes.edit.run import Edit
-from ..backends.flux import LocalBackend, PreviewBackend
+from ..backends.flux import LocalBackend
+from ..backends.preview import PreviewBackend
 from ..checkpoints.select import find_models
-from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, place
+from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, paste
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +56,10 @@ class Painted:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The sheet, float [H, W, 3], and what it says in words."""
+    """The sheet, float [H, W, 3], and the same as text."""
 
     sheet: Tensor
-    words: str
+    summary: str
 
 
 def choose_backend(models: Path | None) -> tuple[Backend, str]:
@@ -95,9 +96,9 @@ def compare(
     painted = []
     for level in ACCELERATIONS:
         progress.status(level)
-        watched = _Watched(backend)
-        done = paint(replace(recipe, acceleration=level), watched, progress)
-        painted.append(Painted(level, done, watched.seconds))
+        timed = _TimedBackend(backend)
+        done = paint(replace(recipe, acceleration=level), timed, progress)
+        painted.append(Painted(level, done, timed.seconds))
     captions = [_caption(one, painted[0]) for one in painted]
     task = f'{recipe.task.value}: "{recipe.prompt}"'
     about = f"{task}, {recipe.num_inference_steps} steps, seed {recipe.seed}"
@@ -117,7 +118,7 @@ def psnr(one: Painted, base: Painted) -> float:
     return float(-10 * torch.log10(error))
 
 
-class _Watched:
+class _TimedBackend:
     """A backend whose work is timed; what goes on around it is not."""
 
     def __init__(self, backend: Backend) -> None:
@@ -156,18 +157,18 @@ def _sheet(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
     draw.text((GAP, GAP), title, fill=INK, font=font)
     draw.text((GAP, GAP + LINE), about, fill=INK, font=font)
-    words = ["before", *captions]
+    titles = ["before", *captions]
     pictures = [before, *(one.picture for one in painted)]
     below = top + CELL + LINE + GAP
-    for column, (text, picture) in enumerate(zip(words, pictures, strict=True)):
+    for column, (text, picture) in enumerate(zip(titles, pictures, strict=True)):
         left = GAP + column * (CELL + GAP)
         draw.text((left, top), text, fill=INK, font=font)
-        place(sheet, picture, left, top + LINE)
+        paste(sheet, picture, left, top + LINE)
     for number, line in enumerate(_LEGEND):
         draw.text((GAP, below + (1 + number) * LINE), line, fill=INK, font=font)
     for column, one in enumerate(painted[1:], 2):
         left = GAP + column * (CELL + GAP)
         text = f"{one.level}: difference to {painted[0].level}, x{AMPLIFIED}"
         draw.text((left, below), text, fill=INK, font=font)
-        place(sheet, difference(one, painted[0]), left, below + LINE)
+        paste(sheet, difference(one, painted[0]), left, below + LINE)
     return as_picture(sheet)

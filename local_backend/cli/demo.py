@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from ...nodes.contracts import Backend, EditTask, ProgressSink
 from ...nodes.edit.recipes import make_recipe, text_prompt
 from ...nodes.edit.run import Edit, edit, extend
 from ...nodes.image_io import decode_image, decode_mask
-from .contact_sheet import CELL, GAP, INK, LINE, PAPER, as_picture, marked, place
+from .contact_sheet import contact_sheet, with_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,33 +26,17 @@ def run_demo(backend: Backend, progress: ProgressSink) -> Tensor:
     for scene in scenes:
         progress.status(scene["task"])
         done, before = _run(scene, backend, progress)
-        rows.append((scene["caption"], before, done))
-    return contact_sheet(rows)
+        rows.append((scene["caption"], before, done.images[0]))
+    return contact_sheet(TITLE, rows)
 
 
 def _run(scene: dict[str, Any], backend: Backend, progress: ProgressSink) -> tuple[Edit, Tensor]:
     task = EditTask(scene["task"])
     image = decode_image((SCENES / scene["file"]).read_bytes())
-    words = text_prompt(scene["text"]) if task is EditTask.TEXT else scene.get("prompt", "")
-    recipe = make_recipe(task, prompt=words, seed=scene["seed"], steps=28, cfg=4.0, num_images=1)
+    prompt = text_prompt(scene["text"]) if task is EditTask.TEXT else scene.get("prompt", "")
+    recipe = make_recipe(task, prompt=prompt, seed=scene["seed"], steps=28, cfg=4.0, num_images=1)
     if task is EditTask.EXTEND:
         to, anchor = scene["extend"], scene.get("anchor", "center")
         return extend(image, to, anchor, 24, recipe, None, backend, progress), image[0]
     mask = decode_mask((SCENES / scene["mask"]).read_bytes())
-    return edit(image, mask, recipe, None, backend, progress), marked(image[0], mask[0])
-
-
-def contact_sheet(rows: list[tuple[str, Tensor, Edit]]) -> Tensor:
-    """Two edits a line: caption, picture before, picture after."""
-    width = 4 * CELL + 5 * GAP
-    height = LINE + GAP + -(-len(rows) // 2) * (CELL + LINE + GAP)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
-    draw.text((GAP, GAP // 2), TITLE, fill=INK, font=font)
-    for index, (caption, before, done) in enumerate(rows):
-        left = GAP + (index % 2) * 2 * (CELL + GAP)
-        top = LINE + GAP + (index // 2) * (CELL + LINE + GAP)
-        draw.text((left, top), caption, fill=INK, font=font)
-        for column, picture in enumerate((before, done.images[0])):
-            place(sheet, picture, left + column * (CELL + GAP), top + LINE)
-    return as_picture(sheet)
+    return edit(image, mask, recipe, None, backend, progress), with_mask(image[0], mask[0])

@@ -18,13 +18,13 @@ from ...nodes.edit.run import Edit, edit, extend
 from ...nodes.errors import InputError
 from ...nodes.image_io import mask_parts
 from ..pipeline.validation import check_recipe
-from .contact_sheet import marked
+from .contact_sheet import with_mask
 from .picture_files import Picture, read_file, read_picture
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The recipe's words and the command line's.
+# The recipe's fields and the command line's flags.
 FLAGS = {
     "num_inference_steps": "--steps", "true_cfg": "--cfg", "num_images": "--num-images",
     "seed": "--seed",
@@ -32,7 +32,7 @@ FLAGS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class EditJob:
     """What the options ask for, with all of it checked.
 
     Attributes:
@@ -46,8 +46,13 @@ class Job:
     before: Tensor
 
 
-def make_job(options: argparse.Namespace) -> Job:
-    """Words and numbers are looked at before the files are, and all before a model is loaded."""
+def make_job(options: argparse.Namespace) -> EditJob:
+    """The edit that the options ask for. The prompt and the numbers are checked before the files
+    are read, and all of it before a model is loaded.
+
+    Raises:
+        InputError: an option or a file is not what it should be.
+    """
     recipe, extends = _recipe(options), options.task is EditTask.EXTEND
     if extends and getattr(options, "mask", None) is not None:
         raise InputError(
@@ -63,12 +68,12 @@ def make_job(options: argparse.Namespace) -> Job:
     if extends:
         to, anchor, overlap = options.to, options.anchor, options.overlap
         margins(parse_extend(to), anchor, *image.shape[1:3])  # raises if the canvas is too small
-        return Job(recipe, picture, lambda recipe, backend, progress: extend(
+        return EditJob(recipe, picture, lambda recipe, backend, progress: extend(
             image, to, anchor, overlap, recipe, None, backend, progress
         ), image[0])  # fmt: skip
     mask = _read_mask(options.mask)
-    before = marked(image[0], fit_mask(mask, *image.shape[1:3])[0][0])
-    return Job(recipe, picture, lambda recipe, backend, progress: edit(
+    before = with_mask(image[0], fit_mask(mask, *image.shape[1:3])[0][0])
+    return EditJob(recipe, picture, lambda recipe, backend, progress: edit(
         image, mask, recipe, None, backend, progress
     ), before)  # fmt: skip
 
@@ -126,8 +131,8 @@ def _recipe(options: argparse.Namespace) -> EditRecipe:
     try:
         check_recipe(recipe)
     except InputError as error:
-        name, _, words = str(error).partition(" ")
-        raise InputError(f"{FLAGS.get(name, name)} {words}") from error
+        name, _, rest = str(error).partition(" ")
+        raise InputError(f"{FLAGS.get(name, name)} {rest}") from error
     return recipe
 
 

@@ -1,4 +1,4 @@
-"""The command line: a front door beside the nodes, to the same edit."""
+"""The command line, beside the nodes a second way to the same edits: parser and commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from ...nodes.backends import resolve_preview
 from ...nodes.canvas.extend import ANCHORS
@@ -14,18 +17,19 @@ from ...nodes.contracts import ACCELERATION, ACCELERATIONS, ATTENTIONS, EditTask
 from ...nodes.errors import InputError, MissingDependencyError, OneRewardError
 from ...nodes.image_io import format_words
 from ..bench.options import WEIGHTS, Options
-from .demo import run_demo
+from .demo import SCENES, run_demo
 from .edit_job import check_output, make_job
 from .picture_files import Picture, encode_picture
-from .progress import TerminalProgress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...nodes.edit.run import Edit
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 EXTEND_HELP = "16:9 (default), 1920x1080, 1.5x, 150%%, 256 or 'left 256, right 128'"
-MASK_WORDS = "a picture as large, white = change, black or transparent = keep"
+MASK_HELP = "a picture as large, white = change, black or transparent = keep"
 PROGRAM = "python -m local_backend"
 SERVER_COMMANDS = {
     "serve": "serve the model behind fal's protocol, for the nodes and fal's clients",
@@ -34,6 +38,36 @@ SERVER_COMMANDS = {
 SERVER_REQUIREMENTS = Path(__file__).resolve().parents[1] / "server" / "requirements.txt"
 INTERRUPTED = 130  # what a shell reports for Ctrl+C
 SHEETS = {"demo": Path("onereward-demo.png"), "compare": Path("onereward-compare.png")}
+
+
+class TerminalProgress:
+    """A ProgressSink on stderr; use it in a `with`. Ctrl+C interrupts by itself."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> TerminalProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def step(self, value: int, total: int, preview: Tensor | None = None) -> None:
+        if value < self._bar.n:  # a new edit of the same run
+            self._bar.reset()
+        self._bar.total = total
+        self._bar.update(value - self._bar.n)
+
+    def status(self, text: str) -> None:
+        self._bar.set_description(text)
+
+    def check_interrupted(self) -> None:
+        """Nothing to do: Python turns Ctrl+C into KeyboardInterrupt wherever the run is."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,30 +101,30 @@ def _parser() -> argparse.ArgumentParser:
         _add_task(commands, task)
     _add_compare(commands)
     _add_bench(commands)
-    for name, words in SERVER_COMMANDS.items():  # for the list: they have a parser of their own
-        commands.add_parser(name, help=words)
+    for name, about in SERVER_COMMANDS.items():  # for the list: they have a parser of their own
+        commands.add_parser(name, help=about)
     return parser
 
 
-def _add_compare(commands: Commands) -> None:
-    words = "one edit at every level of acceleration, side by side with what the levels change"
-    command = commands.add_parser("compare", help=words, description=words)
+def _add_compare(commands: _Commands) -> None:
+    about = "one edit at every level of acceleration, side by side with what the levels change"
+    command = commands.add_parser("compare", help=about, description=about)
     add = command.add_argument
     add("--task", type=EditTask, default=EditTask.FILL, help="fill, remove, extend or text")
     add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
     add("--image", type=Path, required=True, help=f"the picture: {format_words()}")
-    add("--mask", type=Path, help=f"{MASK_WORDS}; not for extend")
+    add("--mask", type=Path, help=f"{MASK_HELP}; not for extend")
     add("--output", type=Path, default=SHEETS["compare"], help="the sheet, a PNG file")
     add("--prompt", default="", help="what to paint; for fill and extend")
-    _add_words(command)
+    _add_text(command)
     _add_extension(command)
     _add_numbers(command)
     command.set_defaults(run=_compare, num_images=1, acceleration=ACCELERATION)
 
 
-def _add_bench(commands: Commands) -> None:
-    words = "time every level of acceleration beside the plain pipeline, on this machine"
-    command = commands.add_parser("bench", help=words, description=words)
+def _add_bench(commands: _Commands) -> None:
+    about = "time every level of acceleration beside the plain pipeline, on this machine"
+    command = commands.add_parser("bench", help=about, description=about)
     add = command.add_argument
     add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
     add(
@@ -120,7 +154,7 @@ def _add_bench(commands: Commands) -> None:
     command.set_defaults(run=_bench)
 
 
-def _add_task(commands: Commands, task: EditTask) -> None:
+def _add_task(commands: _Commands, task: EditTask) -> None:
     helps = {
         EditTask.FILL: "paint what the prompt says into the mask",
         EditTask.REMOVE: "take away what the mask covers",
@@ -138,9 +172,9 @@ def _add_task(commands: Commands, task: EditTask) -> None:
     if task is EditTask.EXTEND:
         _add_extension(command)
     else:
-        add("--mask", type=Path, required=True, help=MASK_WORDS)
+        add("--mask", type=Path, required=True, help=MASK_HELP)
     if task is EditTask.TEXT:
-        _add_words(command, required=True)
+        _add_text(command, required=True)
     elif task is not EditTask.REMOVE:
         add("--prompt", default="", required=task is EditTask.FILL, help="what to paint")
     _add_numbers(command)
@@ -161,7 +195,7 @@ def _add_extension(command: argparse.ArgumentParser) -> None:
     add("--overlap", type=int, default=24, help="source px that fade into the new area, default 24")
 
 
-def _add_words(command: argparse.ArgumentParser, required: bool = False) -> None:
+def _add_text(command: argparse.ArgumentParser, required: bool = False) -> None:
     add = command.add_argument
     add("--text", default="", required=required, help=r"the words; \n starts the next line")
     add("--scene", default="", help="what carries the words, such as 'on a red sign'")
@@ -212,7 +246,7 @@ def _bench(options: argparse.Namespace) -> None:
         out=options.out,
         limit=options.limit,
     )
-    run_bench(wanted, say)
+    run_bench(wanted, SCENES / "fill.jpg", say)
 
 
 def _edit(options: argparse.Namespace) -> None:
@@ -235,7 +269,7 @@ def _compare(options: argparse.Namespace) -> None:
     with TerminalProgress() as progress:
         compared = compare(job.before, job.paint, job.recipe, backend, title, progress)
     _write(options.output, encode_picture(compared.sheet))
-    sys.stdout.write("\n".join([*job.picture.notes, compared.words]) + "\n")
+    sys.stdout.write("\n".join([*job.picture.notes, compared.summary]) + "\n")
 
 
 def _write_all(output: Path, done: Edit, picture: Picture) -> None:

@@ -6,11 +6,10 @@ import math
 
 import torch
 
-from ...nodes.contracts import ACCELERATIONS, MAX_SEED, EditRecipe, EditRequest
+from ...nodes.contracts import ACCELERATIONS, MAX_IMAGES, MAX_SEED, EditRecipe, EditRequest
 from ...nodes.errors import InputError
 
 MAX_STEPS = 1000  # the flow was trained on that many time steps
-MAX_IMAGES = 16  # as many as a node makes
 MAX_GUIDANCE = 100.0
 SIDE_MULTIPLE = 16
 

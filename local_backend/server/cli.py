@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import socket
 import ssl
 import sys
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from ...nodes.errors import InputError
+from ...nodes.loopback import is_loopback
 from .database import open_database
 from .keys import Keys
 from .settings import Settings, make_settings
@@ -98,7 +98,7 @@ def _serve(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> tuple[Settings, socket.socket]:
     """The settings with the public address, and the socket that clients reach."""
     given = _given(options)
-    if "public_url" not in given and not _is_loopback(options.host):
+    if "public_url" not in given and not is_loopback(options.host):
         raise InputError(
             f"--host {options.host} is open to others, so the server must know what they call it. "
             "Give --public-url, such as https://gpu.example.com:8000."
@@ -110,7 +110,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Settings, socket.socket]:
     here = f"{scheme}://{host}:{listener.getsockname()[1]}"
     settings = make_settings({"public_url": here, **given})
     public = urlsplit(settings.public_url)
-    if public.scheme == "http" and not _is_loopback(public.hostname or ""):
+    if public.scheme == "http" and not is_loopback(public.hostname or ""):
         _say("Keys and pictures are sent in the clear: public_url is http. See the guide for TLS.")
     return settings, listener
 
@@ -189,13 +189,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"{host}, port {port} cannot be listened on ({error.strerror}). Choose another --port."
         ) from error
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _say(text: str) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..backends import PREVIEW
-from ..contracts import ATTENTIONS, PRECISIONS, LocalSpec, ModelSpec
-from .io_types import CATEGORY, backend_output, folded
-from .local_models import AUTO, NONE, find_files
+from ..backends import PREVIEW, find_files
+from ..contracts import ATTENTIONS, AUTO, NONE, PRECISIONS, LocalSpec, ModelSpec
+from . import model_folders
+from .io_types import CATEGORY, advanced, backend_output
 from .model_folders import choices
 from .progress import NodeProgress
 
@@ -96,7 +96,7 @@ class OneRewardLocalBackend(io.ComfyNode):
                     tooltip="How much of the LoRA is added, a factor, default 1. Negative takes "
                     "it away; 0 is without it.",
                 ),
-                folded(
+                advanced(
                     io.Combo.Input(
                         "precision",
                         options=list(PRECISIONS),
@@ -108,7 +108,7 @@ class OneRewardLocalBackend(io.ComfyNode):
                         "like the original. Default auto.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Boolean.Input(
                         "compile",
                         default=False,
@@ -118,7 +118,7 @@ class OneRewardLocalBackend(io.ComfyNode):
                         "and class of sizes. Needs Triton and a C compiler. Default off.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Combo.Input(
                         "attention",
                         options=list(ATTENTIONS),
@@ -155,7 +155,7 @@ class OneRewardLocalBackend(io.ComfyNode):
             attention=attention,
         )  # fmt: skip
         # Now, so that an error in a file is raised at the node that names it.
-        NodeProgress(cls.hidden.unique_id).status(find_files(spec).words)
+        NodeProgress(cls.hidden.unique_id).status(find_files(spec, model_folders).summary)
         return io.NodeOutput(spec)
 
 

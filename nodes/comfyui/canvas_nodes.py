@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
-from ..backends import auto_backend, resolve_backend
+from ..backends import auto_backend, auto_spec, resolve_backend
 from ..canvas import options as limits
 from ..canvas.options import ALPHA_CHOICES, KEEP_ALPHA, REGION_CHOICES, CanvasOptions
 from ..canvas.overlay import draw_plan
@@ -15,9 +15,9 @@ from ..contracts import BackendSpec, EditTask
 from ..edit.plan import BatchSize, default_canvas, plan_edit
 from ..edit.report import crop_lines
 from ..edit.run import check_image
+from . import model_folders
 from .execution import chosen_canvas, user_folder
-from .io_types import CATEGORY, BackendSocket, CanvasSocket, folded, image_input, mask_input
-from .local_models import auto_spec
+from .io_types import CATEGORY, BackendSocket, CanvasSocket, advanced, image_input, mask_input
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +97,7 @@ class OneRewardCanvas(io.ComfyNode):
                     default=False,
                     tooltip="Repaints what is not masked, default off. No hole is filled then.",
                 ),
-                folded(
+                advanced(
                     io.Combo.Input(
                         "alpha",
                         options=list(ALPHA_CHOICES),
@@ -177,8 +177,8 @@ class OneRewardPlan(io.ComfyNode):
         check_image(image)
         options = chosen_canvas(canvas) or default_canvas(EditTask(task))
         folder = user_folder()
-        spec = backend or auto_backend(folder, *auto_spec())[0]
-        capabilities = resolve_backend(spec, folder).capabilities
+        spec = backend or auto_backend(folder, *auto_spec(model_folders))[0]
+        capabilities = resolve_backend(spec, folder, model_folders).capabilities
         stage = plan_edit(BatchSize.of(image), mask, options, capabilities).stages[0]
         plans = stage.crop_plans
         drawn = draw_plan([image[picture] for picture, _ in stage.pairs], plans)

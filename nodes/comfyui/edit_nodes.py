@@ -18,9 +18,9 @@ from .execution import chosen_canvas, run_node
 from .io_types import (
     CATEGORY,
     acceleration_input,
+    advanced,
     connected_inputs,
     edit_outputs,
-    folded,
     image_input,
     mask_input,
     preset_input,
@@ -144,7 +144,7 @@ class OneRewardExtend(io.ComfyNode):
                     tooltip="Where the old picture sits on the new canvas, default center. Not "
                     "used for pixels per side.",
                 ),
-                folded(
+                advanced(
                     io.Int.Input(
                         "overlap",
                         default=24,

@@ -12,11 +12,11 @@ from typing import TypeVar
 import folder_paths
 import torch
 
-from ..backends import auto_backend, resolve_backend
+from ..backends import auto_backend, auto_spec, resolve_backend
 from ..canvas.options import CanvasOptions
 from ..config.preferences import load
 from ..contracts import Backend, BackendSpec, ProgressSink
-from .local_models import auto_spec
+from . import model_folders
 from .progress import NodeProgress
 
 NAME = "onereward"
@@ -46,16 +46,16 @@ async def run_node(
     """
     folder, progress = user_folder(), NodeProgress(node_id)
     if spec is None:
-        spec, note = auto_backend(folder, *auto_spec())
+        spec, note = auto_backend(folder, *auto_spec(model_folders))
         progress.status(note)
-    backend = resolve_backend(spec, folder)
+    backend = resolve_backend(spec, folder, model_folders)
     if not backend.capabilities.remote:
         return work(backend, progress)
     return await in_thread(progress, lambda: work(backend, progress))
 
 
 def chosen_canvas(connected: CanvasOptions | None) -> CanvasOptions | None:
-    """What is connected, else what the user set for this machine; None for a task's defaults."""
+    """The connected canvas, else the user's for this machine; None for the task's defaults."""
     return connected or load(user_folder()).canvas
 
 

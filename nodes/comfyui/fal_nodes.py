@@ -11,7 +11,7 @@ from ..contracts import BackendSpec, FalSpec
 from ..edit.report import result_lines
 from ..errors import InputError
 from .execution import in_thread, user_folder
-from .io_types import CATEGORY, BackendSocket, backend_output, folded
+from .io_types import CATEGORY, BackendSocket, advanced, backend_output
 from .progress import NodeProgress
 
 LOG = logging.getLogger("onereward")
@@ -74,7 +74,7 @@ class OneRewardFalBackend(io.ComfyNode):
                     "at before anything is sent; in a large extension before each step. 0 = no "
                     "cap.",
                 ),
-                folded(
+                advanced(
                     io.Float.Input(
                         "session_cap",
                         default=20.0,
@@ -85,7 +85,7 @@ class OneRewardFalBackend(io.ComfyNode):
                         "included, in US dollars, default 20. 0 = no cap.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Int.Input(
                         "parallel_jobs",
                         default=4,
@@ -95,7 +95,7 @@ class OneRewardFalBackend(io.ComfyNode):
                         "4. What the account does not allow waits in fal's queue.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Int.Input(
                         "start_deadline",
                         default=0,
@@ -105,7 +105,7 @@ class OneRewardFalBackend(io.ComfyNode):
                         "charge. Default 0 = no deadline.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Int.Input(
                         "deadline",
                         default=900,
@@ -115,7 +115,7 @@ class OneRewardFalBackend(io.ComfyNode):
                         "cancelled then. If it finished all the same, the next run collects it.",
                     )
                 ),
-                folded(
+                advanced(
                     io.Combo.Input(
                         "priority",
                         options=["normal", "low"],

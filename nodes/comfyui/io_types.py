@@ -6,10 +6,11 @@ from typing import TypeVar
 
 from comfy_api.latest import io
 
-from ..contracts import ACCELERATION, ACCELERATIONS, MAX_SEED, NEGATIVE_PROMPT
+from ..contracts import ACCELERATION, ACCELERATIONS, MAX_IMAGES, MAX_SEED, NEGATIVE_PROMPT
 from ..edit.recipes import CUSTOM, PRESETS
 
 CATEGORY = "OneReward"
+STEPS, CFG = (1, 100), (1.0, 20.0)  # least and most
 BackendSocket = io.Custom("ONEREWARD_BACKEND")
 CanvasSocket = io.Custom("ONEREWARD_CANVAS")
 
@@ -19,7 +20,7 @@ BATCHES = "Batches: 1 picture with 1 mask, 1 with N, N with 1, or N with N."
 Widget = TypeVar("Widget", bound=io.Input)
 
 
-def folded(widget: Widget) -> Widget:
+def advanced(widget: Widget) -> Widget:
     """The same input, under "advanced" in front ends that know it. Set after the fact, because the
     schema classes take the word as an argument only since ComfyUI 0.10.
     """
@@ -66,16 +67,16 @@ def sampling_inputs() -> list[io.Input]:
         io.Int.Input(
             "steps",
             default=28,
-            min=1,
-            max=100,
+            min=STEPS[0],
+            max=STEPS[1],
             tooltip="Denoising steps, default 28. 50 is the authors' quality setting; time grows "
             "in proportion.",
         ),
         io.Float.Input(
             "cfg",
             default=4.0,
-            min=1.0,
-            max=20.0,
+            min=CFG[0],
+            max=CFG[1],
             step=0.1,
             tooltip="True classifier-free guidance, a factor, default 4. Higher follows the prompt "
             "more closely. 1 switches the negative prompt off and halves the time.",
@@ -84,7 +85,7 @@ def sampling_inputs() -> list[io.Input]:
             "num_images",
             default=1,
             min=1,
-            max=16,
+            max=MAX_IMAGES,
             tooltip="Variations per picture, a count, default 1; they come out as one batch, "
             "picture by picture.",
         ),
@@ -128,7 +129,7 @@ def connected_inputs() -> list[io.Input]:
 
 
 def acceleration_input() -> io.Combo.Input:
-    return folded(
+    return advanced(
         io.Combo.Input(
             "acceleration",
             optional=True,

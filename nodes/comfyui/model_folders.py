@@ -1,4 +1,4 @@
-"""What ComfyUI's model folders offer, and where a chosen name lies. Menus' names only: no paths."""
+"""What ComfyUI's model folders offer, by the names of its menus, and where each name leads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLUX_CLASS = "FluxTransformer2DModel"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ModelKind:
     """A kind of model file.
 
     Attributes:
@@ -42,20 +42,29 @@ _ONE_REWARD = "https://huggingface.co/Comfy-Org/OneReward_repackaged"
 # FLUX.1's own ae.safetensors, which Lumina uses too; this copy asks for no account.
 _AUTO_ENCODER = "https://huggingface.co/Comfy-Org/Lumina_Image_2.0_Repackaged"
 KINDS = {
-    "transformer": Kind("diffusion_models", (*TENSORS, ".gguf", INDEX), _ONE_REWARD),
-    "text_encoder": Kind("text_encoders", (*TENSORS, ".gguf", INDEX), _TEXT_ENCODERS),
-    "vae": Kind("vae", TENSORS, _AUTO_ENCODER),
-    "lora": Kind("loras", TENSORS, _ONE_REWARD),
+    "transformer": ModelKind("diffusion_models", (*TENSORS, ".gguf", INDEX), _ONE_REWARD),
+    "text_encoder": ModelKind("text_encoders", (*TENSORS, ".gguf", INDEX), _TEXT_ENCODERS),
+    "vae": ModelKind("vae", TENSORS, _AUTO_ENCODER),
+    "lora": ModelKind("loras", TENSORS, _ONE_REWARD),
 }
 
 
 def choices(kind: str) -> list[str]:
-    """What there is of a kind (one of KINDS), in the order of a menu, with "/" between folders on
-    every system. A sharded model is one choice, its index. A transformer may also be a folder
-    below `diffusers` with a FLUX pipeline or a FLUX transformer in it; it ends in "/".
+    """The names of a menu; see candidates."""
+    return list(candidates(kind))
+
+
+def candidates(kind: str) -> dict[str, Path]:
+    """What there is of a kind (one of KINDS) by its name, in the order of a menu, with "/" between
+    folders on every system. A sharded model is one choice, its index. A transformer may also be a
+    folder below `diffusers` with a FLUX pipeline or a FLUX transformer in it; it ends in "/".
     """
-    names = {name for _, offered in _offers(kind) for name in offered}
-    return sorted(names, key=str.casefold)
+    found: dict[str, Path] = {}
+    for root, offered in _offers(kind):
+        for name in offered:
+            if name not in found or not found[name].exists():  # a link that leads nowhere
+                found[name] = Path(root) / name
+    return {name: found[name] for name in sorted(found, key=lambda name: (name.casefold(), name))}
 
 
 def locate(kind: str, name: str) -> Path:
@@ -65,9 +74,9 @@ def locate(kind: str, name: str) -> Path:
     Raises:
         ModelNotFoundError: it is not a choice, or a link that leads nowhere.
     """
-    for root, offered in _offers(kind):
-        if name in offered and (Path(root) / name).exists():
-            return Path(root) / name
+    path = candidates(kind).get(name)
+    if path is not None and path.exists():
+        return path
     folder = PIPELINES if name.endswith("/") else KINDS[kind].folder
     raise ModelNotFoundError(
         f'There is no "{name[:200]}" among the {kind} files of ComfyUI\'s models/{folder} folder. '
@@ -75,19 +84,9 @@ def locate(kind: str, name: str) -> Path:
     )
 
 
-def pipeline_part(folder: Path, part: str) -> Path | None:
-    """The folder of a diffusers pipeline's part, such as "vae"; None if it has none, or is none."""
-    found = folder / part
-    return found if (folder / PIPELINE_FILE).is_file() and found.is_dir() else None
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """A small JSON file's object; empty if it is not there or not one."""
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):  # as for a folder that is none of ours
-        return {}
-    return config if isinstance(config, dict) else {}
+def describe(kind: str) -> tuple[str, str]:
+    """A kind's folder, for an error; and a link to where its files come from."""
+    return f"ComfyUI's models/{KINDS[kind].folder} folder", KINDS[kind].source
 
 
 def _offers(kind: str) -> Iterator[tuple[str, set[str]]]:
@@ -106,13 +105,22 @@ def _flux_folders(root: str) -> set[str]:
     for name in _files(root):
         folder, _, file = name.rpartition("/")
         if folder and file == PIPELINE_FILE:
-            part = read_config(Path(root) / name).get("transformer")
+            part = _read_config(Path(root) / name).get("transformer")
             if isinstance(part, list) and FLUX_CLASS in part:
                 pipelines.add(folder)
         if folder and file == CONFIG_FILE:
-            if read_config(Path(root) / name).get("_class_name") == FLUX_CLASS:
+            if _read_config(Path(root) / name).get("_class_name") == FLUX_CLASS:
                 transformers.add(folder)
     return pipelines | {t for t in transformers if t.rpartition("/")[0] not in pipelines}
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """A small JSON file's object; empty if it is not there or not one."""
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):  # as for a folder that is none of ours
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 # Menus are asked for again and again, and a folder on a network drive is slow to walk. As ComfyUI

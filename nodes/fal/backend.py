@@ -1,4 +1,4 @@
-"""fal as a Backend: keys, prices and caps around the job runner, bytes to tensors after it."""
+"""fal as a Backend: key, price and spend limits around the job runner, tensors after it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from ..contracts import (
     ProgressSink,
 )
 from ..errors import ContentPolicyError, InputError, RemoteError
-from .cancellation import NoProgress, Waiting
+from .cancellation import Cancellation
 from .client import FalClient
 from .endpoints import Server
 from .job import JobRunner
-from .job_result import Kept
+from .job_result import JobResult
 from .job_store import Journal
 from .pricing import Price, ask_price
+from .progress import NoProgress
 from .schemas import check_request_id, job_key
 from .spend_limits import check_limit, how_to_lift, limits_of
 
@@ -89,12 +90,12 @@ class FalBackend:
             )
 
     def admit(self, requests: Iterable[EditRequest], progress: ProgressSink) -> None:
-        """Says what the edit will cost, and raises if that passes a cap. Nothing is uploaded.
+        """Says what the edit will cost; raises if that passes a spend limit. Nothing is uploaded.
 
         Raises:
             CredentialsError: there is no key. One that the service does not know shows when a
                 price is asked for, once an hour, or when the job is sent.
-            InputError: a cap would be passed, or cannot be kept because the price is unknown.
+            InputError: a limit would be passed, or cannot be kept because the price is unknown.
         """
         self._price = self._ask_price(progress)
         pixels = [
@@ -140,15 +141,15 @@ class FalBackend:
         """
         start = time.perf_counter()
         with closing(self._client()) as client:
-            kept = self._runner(client).run(request, progress)
-        if not kept.images:
+            result = self._runner(client).run(request, progress)
+        if not result.images:
             if self._spec.on_flagged == "raise":
-                raise _flagged(kept)
+                raise _flagged(result)
             same = request.image.expand(request.num_images, -1, -1, -1)
-            return self._result(kept, same, request.seed, time.perf_counter() - start)
-        images, notes = self._pictures(kept, request)
-        notes |= _other_than_asked(kept, request)
-        return self._result(kept, images, request.seed, time.perf_counter() - start, *notes)
+            return self._result(result, same, request.seed, time.perf_counter() - start)
+        images, notes = self._pictures(result, request)
+        notes |= _other_than_asked(result, request)
+        return self._result(result, images, request.seed, time.perf_counter() - start, *notes)
 
     def collect(self, request_id: str, progress: ProgressSink) -> EditResult:
         """The result of a job by its request id, as the service made it: the crop alone.
@@ -161,21 +162,22 @@ class FalBackend:
         self._price = self._ask_price(progress)
         start = time.perf_counter()
         with closing(self._client()) as client:
-            kept = self._runner(client).collect(request_id, progress)
-        if not kept.images:
-            raise _flagged(kept)
-        if len({image.shape for image in kept.images}) > 1:
+            result = self._runner(client).collect(request_id, progress)
+        if not result.images:
+            raise _flagged(result)
+        if len({image.shape for image in result.images}) > 1:
             raise RemoteError(
                 "The job's images have several sizes, so they are no batch. Fetch them from the "
                 "service's own page.",
-                request_id=kept.request_id,
+                request_id=result.request_id,
                 may_be_billed=True,
             )
-        left_out = sum(kept.has_nsfw_concepts)
+        left_out = sum(result.has_nsfw_concepts)
         notes = [f"{left_out} flagged images left out"] if left_out else []
-        notes += ["its seed is not known"] if kept.seed is None else []
-        notes += [f'prompt "{kept.prompt}"'] if kept.prompt else []
-        return self._result(kept, torch.stack(kept.images), 0, time.perf_counter() - start, *notes)
+        notes += ["its seed is not known"] if result.seed is None else []
+        notes += [f'prompt "{result.prompt}"'] if result.prompt else []
+        seconds = time.perf_counter() - start
+        return self._result(result, torch.stack(result.images), 0, seconds, *notes)
 
     def test_key(self) -> str:
         """Words about a key that works, and the price. Costs nothing and starts nothing.
@@ -184,11 +186,11 @@ class FalBackend:
             CredentialsError: there is no key, or the service does not know it.
             RemoteError: the service cannot be reached, or refuses the account.
         """
-        waiting = Waiting(NoProgress(), KEY_TEST_LIMIT)
+        cancellation = Cancellation(NoProgress(), KEY_TEST_LIMIT)
         key = self._find_key()
         with closing(FalClient(self._server, key)) as client:
-            client.test_key(waiting)
-            price = ask_price(client, waiting)
+            client.test_key(cancellation)
+            price = ask_price(client, cancellation)
         cost = "unknown" if price is None else f"${price.unit_price:g} per {price.unit}"
         return f"{self.name} {'knows the key' if key else 'answers'}. Price: {cost}."
 
@@ -205,75 +207,75 @@ class FalBackend:
         if known is not None:
             return Price(*known)
         with closing(self._client()) as client:
-            price = ask_price(client, Waiting(progress, limit or self._spec.deadline))
+            price = ask_price(client, Cancellation(progress, limit or self._spec.deadline))
         if price is not None:
             self._journal.set_price(self._server.queue_url, price.unit_price, price.unit)
         return price
 
     def _refuse_unknown_price(self, new_jobs: bool) -> None:
-        capped = self._spec.run_cap or self._spec.session_cap
-        if self._server.priced and capped and new_jobs:
+        limited = self._spec.run_cap or self._spec.session_cap
+        if self._server.priced and limited and new_jobs:
             raise InputError(
                 f"The price could not be read from {self.name}, so the spend cap cannot be kept. "
                 f"Try again later, or {how_to_lift(self._spec)} to run at an unknown price. "
                 "Nothing was sent."
             )
 
-    def _pictures(self, kept: Kept, request: EditRequest) -> tuple[Tensor, set[str]]:
+    def _pictures(self, result: JobResult, request: EditRequest) -> tuple[Tensor, set[str]]:
         """float [num_images, h, w, 3] in the request's size, and what had to be done for that."""
         height, width = request.image.shape[1:3]
         pictures: list[Tensor] = []
         notes: set[str] = set()
-        for picture in kept.images:
+        for picture in result.images:
             if picture.shape[:2] != (height, width):
-                notes.add(_resized(kept.request_id, picture, height, width))
+                notes.add(_resized(result.request_id, picture, height, width))
                 picture = resize(picture, (height, width)).clamp(0, 1)
             pictures.append(picture)
         if len(pictures) != request.num_images:
             raise RemoteError(
                 f"{self.name} made {len(pictures)} images where {request.num_images} were asked "
                 "for. OneReward Collect can fetch them.",
-                request_id=kept.request_id,
+                request_id=result.request_id,
                 may_be_billed=True,
             )
         return torch.stack(pictures), notes
 
     def _result(
-        self, kept: Kept, images: Tensor, asked_seed: int, seconds: float, *notes: str
+        self, result: JobResult, images: Tensor, asked_seed: int, seconds: float, *notes: str
     ) -> EditResult:
-        seed = asked_seed if kept.seed is None else kept.seed
+        seed = asked_seed if result.seed is None else result.seed
         return EditResult(
             images=images,
             seeds=tuple(seed + i for i in range(len(images))),
-            has_nsfw_concepts=(not kept.images,) * len(images),
-            timings={self.name: seconds, **kept.timings},
-            prompt=kept.prompt,
-            request_id=kept.request_id,
-            billed_units=kept.billed_units,
-            cost=kept.cost,
+            has_nsfw_concepts=(not result.images,) * len(images),
+            timings={self.name: seconds, **result.timings},
+            prompt=result.prompt,
+            request_id=result.request_id,
+            billed_units=result.billed_units,
+            cost=result.cost,
             session_cost=self._journal.spent(),
-            notes=(*kept.notes, *notes),
+            notes=(*result.notes, *notes),
         )
 
 
-def _flagged(kept: Kept) -> ContentPolicyError:
+def _flagged(result: JobResult) -> ContentPolicyError:
     return ContentPolicyError(
         "The safety checker flagged the result, so there is no picture. Change the prompt or the "
         'seed, or set on_flagged to "return input" on OneReward Fal Backend.',
-        request_id=kept.request_id,
+        request_id=result.request_id,
         error_type="flagged",
-        may_be_billed=kept.cost != 0,
+        may_be_billed=result.cost != 0,
     )
 
 
-def _other_than_asked(kept: Kept, request: EditRequest) -> set[str]:
+def _other_than_asked(result: JobResult, request: EditRequest) -> set[str]:
     """What the service says it used where that is not what it was sent."""
-    said = set()
-    if kept.seed not in (None, request.seed):
-        said.add(f"the service used seed {kept.seed}")
-    if kept.prompt not in (None, "", request.prompt):
-        said.add(f'the service used the prompt "{kept.prompt}"')
-    return said
+    notes = set()
+    if result.seed not in (None, request.seed):
+        notes.add(f"the service used seed {result.seed}")
+    if result.prompt not in (None, "", request.prompt):
+        notes.add(f'the service used the prompt "{result.prompt}"')
+    return notes
 
 
 def _resized(request_id: str, picture: Tensor, height: int, width: int) -> str:

@@ -1,4 +1,4 @@
-"""Waiting that ends at once when the user cancels or the deadline passes."""
+"""Cancellation: every wait and every call ends at once on a cancel or at the deadline."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 TICK = 0.1
 
 
-class Waiting:
-    """The patience of one job.
+class Cancellation:
+    """The deadline of one job, and the user's cancel.
 
     Args:
         progress: whose interruption ends every wait within TICK seconds.
@@ -54,19 +54,6 @@ class Waiting:
         while not wait([outcome], timeout=TICK).done:
             self.check()
         return outcome.result()
-
-
-class NoProgress:
-    """A sink for work that the user has already cancelled, or does not watch."""
-
-    def step(self, value: int, total: int, preview: object = None) -> None:
-        pass
-
-    def status(self, text: str) -> None:
-        pass
-
-    def check_interrupted(self) -> None:
-        pass
 
 
 def in_background(blocking: Callable[[], T]) -> Future[T]:

@@ -1,10 +1,13 @@
-"""The queue protocol: submit once, ask as often as needed, cancel at any time."""
+"""Client of fal's queue API: submit, status, result and cancel, one method each.
+
+A submit is sent once, questions are asked as often as needed, a cancel goes at any time.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
@@ -14,11 +17,10 @@ from typing import Any
 from requests import Session
 
 from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
-from .auth import KeyAuth, NoAuth
-from .cancellation import TICK, Waiting, in_background
+from .cancellation import TICK, Cancellation, in_background
 from .endpoints import ENDPOINT, Server
 from .error_mapping import error_of
-from .retry import is_transient, patiently, retry_after
+from .retry import Retry, ask_idempotent, is_transient, retry_after
 from .schemas import (
     Output,
     Status,
@@ -31,6 +33,8 @@ from .schemas import (
 from .transport import (
     REQUEST_ID,
     ConnectionLost,
+    KeyAuth,
+    NoAuth,
     Oversized,
     Reply,
     Upload,
@@ -46,7 +50,7 @@ RESULT_TIMEOUT = (10.0, 120.0)
 CANCEL_TIMEOUT = (5.0, 10.0)
 LARGEST_RESULT = 64 << 20  # bytes; a data URI of a 1 MP PNG is about 4 MB
 PATIENCE = 30.0  # seconds of failures in a row until a harmless question is given up
-SUBMIT_TRIES = 3
+SHORTEST_BACKOFF = 0.25  # seconds
 SHORTEST_SECRET = 8  # characters; a shorter key is found everywhere
 FINAL = (401, 402, 403, 404, 422, 499)  # asking for a result again does not change these
 ENDED = (400, 404, 422, 499, *range(500, 600))  # a result that says so is a job that is over
@@ -73,7 +77,7 @@ class FalClient:
         self._session.close()
 
     def submit(
-        self, body: Mapping[str, Any], headers: Mapping[str, str], waiting: Waiting
+        self, body: Mapping[str, Any], headers: Mapping[str, str], cancellation: Cancellation
     ) -> Submission:
         """Send a job. It is sent again only if the service cannot have accepted it.
 
@@ -82,39 +86,30 @@ class FalClient:
             CredentialsError, RemoteError: it was not accepted.
         """
         data = json.dumps(body).encode()
-        for attempt in range(1, SUBMIT_TRIES + 1):
-            last = attempt == SUBMIT_TRIES
-            try:
-                reply = self._post(data, headers, waiting)
-            except Oversized as large:
-                raise unknown_submission(str(large.args[0]), None) from None
-            except ConnectionLost as lost:
-                if lost.sent:
-                    raise unknown_submission(str(lost.args[0]), lost.request_id) from None
-                if last:
-                    raise
-                waiting.sleep(0.5 * attempt)
-                continue
-            pause = _pause_before_resubmit(reply, attempt)
-            if last or pause is None:
-                return self._accepted(reply)
-            waiting.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            reply = SUBMIT_RETRY.run(lambda: self._post(data, headers, cancellation), cancellation)
+        except Oversized as large:
+            raise unknown_submission(str(large.args[0]), None) from None
+        except ConnectionLost as lost:
+            if lost.sent:
+                raise unknown_submission(str(lost.args[0]), lost.request_id) from None
+            raise
+        return self._accepted(reply)
 
-    def status(self, job: Submission, waiting: Waiting) -> Status:
+    def status(self, job: Submission, cancellation: Cancellation) -> Status:
         """Where the job is, with its log lines so far."""
 
         def again(reply: Reply) -> bool:
             return not reply.ok and (not reply.from_app or is_transient(reply))
 
         url = job.status_url + ("&" if "?" in job.status_url else "?") + "logs=1"
-        reply = self._ask(job, url, STATUS_TIMEOUT, waiting, again)
+        reply = self._ask(job, url, STATUS_TIMEOUT, cancellation, again)
         if not reply.ok:
             raise self._error(reply, job, over=reply.status == 404)
         status = read_status(reply, job.request_id)
         return replace(status, logs=tuple(hide(line, self._secret) for line in status.logs))
 
-    def result(self, job: Submission, waiting: Waiting, *, failed: bool) -> Output:
+    def result(self, job: Submission, cancellation: Cancellation, *, failed: bool) -> Output:
         """What a completed job made; raises the error it ended with.
 
         Args:
@@ -127,7 +122,7 @@ class FalClient:
                 return False
             return not reply.from_app or not failed or reply.status in (408, 425, 429)
 
-        reply = self._ask(job, job.response_url, RESULT_TIMEOUT, waiting, again)
+        reply = self._ask(job, job.response_url, RESULT_TIMEOUT, cancellation, again)
         if not reply.ok:
             raise self._error(reply, job, over=reply.status in ENDED)
         output = read_output(reply, job.request_id)
@@ -149,34 +144,38 @@ class FalClient:
                 return reply.status
         return 0
 
-    def test_key(self, waiting: Waiting) -> None:
+    def test_key(self, cancellation: Cancellation) -> None:
         """Ask about a job that does not exist: a service that knows the key answers 404.
 
         Raises:
             CredentialsError, RemoteError: it answers something else.
         """
         nobody = self.job(str(uuid.uuid4()))
-        reply = self.get(nobody.status_url, waiting, timeout=STATUS_TIMEOUT)
+        reply = self.get(nobody.status_url, cancellation, timeout=STATUS_TIMEOUT)
         if not reply.ok and reply.status != 404:
             raise error_of(reply, server=self.server.name)
 
-    def get(self, url: str, waiting: Waiting, *, timeout: tuple[float, float]) -> Reply:
+    def get(self, url: str, cancellation: Cancellation, *, timeout: tuple[float, float]) -> Reply:
         """A GET with the key, of a URL on the service itself."""
-        return patiently(
-            lambda: self._exchange(self._session, "GET", url, timeout=timeout), waiting
+        return ask_idempotent(
+            lambda: self._exchange(self._session, "GET", url, timeout=timeout), cancellation
         )
 
     def post(
-        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], waiting: Waiting
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        cancellation: Cancellation,
     ) -> Reply:
         """A POST with the key that starts nothing, such as asking where to upload."""
-        return patiently(
+        return ask_idempotent(
             lambda: self._exchange(
                 self._session, "POST", url, timeout=SUBMIT_TIMEOUT,
                 headers={"Content-Type": "application/json", **headers},
                 data=json.dumps(body).encode(),
             ),
-            waiting,
+            cancellation,
         )  # fmt: skip
 
     @property
@@ -191,10 +190,10 @@ class FalClient:
 
     def _exchange(self, session: Session, method: str, url: str, **options: Any) -> Reply:
         reply = exchange(session, method, url, auth=self._auth, **options)
-        # Only an answer that ends as words is touched: a short key may be a word of the protocol.
+        # Only an answer that ends as text is touched: a short key may be a word of the protocol.
         return reply if reply.ok else reply.without(self._secret)
 
-    def _post(self, data: bytes, headers: Mapping[str, str], waiting: Waiting) -> Reply:
+    def _post(self, data: bytes, headers: Mapping[str, str], cancellation: Cancellation) -> Reply:
         """One submit. Cancel takes the body back as long as it is not all out; after that the
         answer is waited for, because only it names the job to cancel.
         """
@@ -203,7 +202,7 @@ class FalClient:
         while not outcome.done():
             try:
                 wait([outcome], timeout=TICK)
-                waiting.check()
+                cancellation.check()
             except BaseException:  # an interruption or the deadline
                 if upload.abort():
                     raise
@@ -212,8 +211,8 @@ class FalClient:
         return reply
 
     def _post_alone(self, upload: Upload, headers: Mapping[str, str]) -> Reply:
-        # On a connection kept from before, a reset could not be told from an accepted job. The new
-        # one serves the questions that follow.
+        # On the connection of an earlier request, a reset could not be told from an accepted job.
+        # The new one serves the questions that follow.
         self._session.close()
         return self._exchange(
             self._session, "POST", f"{self.server.queue_url}/{ENDPOINT}", timeout=SUBMIT_TIMEOUT,
@@ -237,39 +236,39 @@ class FalClient:
         job: Submission,
         url: str,
         timeout: tuple[float, float],
-        waiting: Waiting,
+        cancellation: Cancellation,
         again: Callable[[Reply], bool],
     ) -> Reply:
-        """A GET that is repeated while it fails for reasons that pass."""
-        failing_since: float | None = None
-        pause = 0.25
-        while True:
-            reply: Reply | None = None
-            try:
-                reply = waiting.call(
-                    lambda: self._exchange(
-                        self._session, "GET", url, timeout=timeout, max_bytes=LARGEST_RESULT
-                    )
-                )
-                if not again(reply):
-                    return reply
-                trouble = error_of(reply, server=self.server.name).args[0]
-            except Oversized as large:
-                raise RemoteError(
-                    f"{large.args[0]} OneReward Collect can try again to fetch the job.",
-                    request_id=job.request_id, may_be_billed=True,
-                ) from None  # fmt: skip
-            except ConnectionLost as lost:
-                trouble = lost.args[0]
-            failing_since = failing_since or time.monotonic()
-            if time.monotonic() - failing_since > PATIENCE:
-                raise RemoteError(
-                    f"Asking {self.server.name} about the job kept failing: {trouble} Running the "
-                    "same again, with the same seed, goes on from there.",
-                    request_id=job.request_id, may_be_billed=True,
-                )  # fmt: skip
-            waiting.sleep(retry_after(reply) or pause)
-            pause = min(pause * 2, 4.0)
+        """A GET, which is idempotent, repeated while `again` holds for its answer."""
+
+        def backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+            if isinstance(outcome, Reply) and not again(outcome):
+                return None
+            return retry_after(outcome) or min(SHORTEST_BACKOFF * 2 ** (attempts - 1), 4.0)
+
+        def ask() -> Reply:
+            return self._exchange(
+                self._session, "GET", url, timeout=timeout, max_bytes=LARGEST_RESULT
+            )
+
+        retry = Retry[Reply](backoff, attempts=math.inf, patience=PATIENCE)
+        try:
+            reply = retry.run(lambda: cancellation.call(ask), cancellation)
+            if not again(reply):
+                return reply
+            trouble = error_of(reply, server=self.server.name).args[0]
+        except Oversized as large:
+            raise RemoteError(
+                f"{large.args[0]} OneReward Collect can try again to fetch the job.",
+                request_id=job.request_id, may_be_billed=True,
+            ) from None  # fmt: skip
+        except ConnectionLost as lost:
+            trouble = lost.args[0]
+        raise RemoteError(
+            f"Asking {self.server.name} about the job kept failing: {trouble} Running the same "
+            "again, with the same seed, goes on from there.",
+            request_id=job.request_id, may_be_billed=True,
+        )  # fmt: skip
 
     def _error(self, reply: Reply, job: Submission, *, over: bool) -> OneRewardError:
         """What an app's own answer about an accepted job means."""
@@ -299,10 +298,17 @@ def unknown_submission(reason: str, request_id: str | None) -> SubmissionUnknown
     )
 
 
-def _pause_before_resubmit(reply: Reply, attempt: int) -> float | None:
-    """Seconds after which a refused submit may be sent again; None if it may not."""
-    if reply.status == 429:
-        return retry_after(reply) or float(attempt)
-    if reply.status == 503 and not reply.from_app and attempt == 1:
-        return retry_after(reply) or 1.0
+def _submit_backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+    """A submit is not idempotent: it is repeated only if the service cannot have accepted it."""
+    if isinstance(outcome, ConnectionLost) and not outcome.sent:
+        return 0.5 * attempts
+    if not isinstance(outcome, Reply):
+        return None
+    if outcome.status == 429:
+        return retry_after(outcome) or float(attempts)
+    if outcome.status == 503 and not outcome.from_app and attempts == 1:
+        return retry_after(outcome) or 1.0
     return None
+
+
+SUBMIT_RETRY = Retry[Reply](_submit_backoff)

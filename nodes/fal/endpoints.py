@@ -1,8 +1,7 @@
-"""Where a server is, which URLs of its answers are trusted, and the servers the user named."""
+"""Endpoints: where a server is, which URLs of its answers are trusted, the servers of the user."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..errors import InputError
+from ..loopback import is_loopback
 
 QUEUE_URL_VARIABLE = "ONEREWARD_FAL_QUEUE_URL"
 SERVERS_FILE = "servers.json"
@@ -38,7 +38,7 @@ class Server:
         queue_url, storage_url, api_url: bases without a trailing slash: jobs, uploads, prices.
         media_hosts: where results may lie, besides the queue's own origin.
         key_env: the environment variable with its key; None for fal's own rules.
-        priced: it sends bills, so an unknown price is a reason to stop at a spend cap.
+        priced: it sends bills, so an unknown price is a reason to stop at a spend limit.
         ca: the certificates (PEM) that it is checked against, for a server whose authority the
             machine does not know; None for those it knows.
     """
@@ -141,17 +141,8 @@ def _without_secrets(url: str) -> str:
     return url.rsplit("@", 1)[-1].split("?")[0]
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Origin(NamedTuple):
-    """Whom a URL speaks to."""
+    """Scheme, host and port of a URL."""
 
     scheme: str
     host: str
@@ -159,7 +150,7 @@ class Origin(NamedTuple):
 
 
 def host_of(url: object) -> str:
-    """Whom a URL speaks to, in quotes, for a message."""
+    """The host of a URL, in quotes, for a message."""
     origin = _origin(url) if isinstance(url, str) else None
     return f'"{origin.host}"' if origin else "no address that can be used"
 

@@ -1,4 +1,4 @@
-"""From an answer that is no success to the error it means, in words with a remedy."""
+"""Error mapping: from an HTTP answer that is no success to the error it means, with a remedy."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def error_of(reply: Reply, *, server: str, request_id: str | None = None) -> One
         "request_id": request_id or reply.headers.get(REQUEST_ID),
         "error_type": detail.type,
     }
-    said = f"{server} answered {reply.status}: {detail.text.rstrip('.')}"
+    message = f"{server} answered {reply.status}: {detail.text.rstrip('.')}"
     if reply.status == 401:
-        kept = f" The job {request_id} is kept; the same run collects it." if request_id else ""
-        return CredentialsError(f"{said}. The key is not valid there; set another one.{kept}")
+        collect = f" The job {request_id} is kept; the same run collects it." if request_id else ""
+        return CredentialsError(f"{message}. The key is not valid there; set another one.{collect}")
     if reply.status in (402, 403):
         return BalanceError(
-            f"{said}. Add credit to the account, or use a key that may call this model.", **facts
+            f"{message}. Add credit to the account, or use a key that may call this model.", **facts
         )
     if reply.status in (408, 429):
         return RateLimitError(
-            f"{said}. Wait a little, or lower parallel_jobs on OneReward Fal Backend.", **facts
+            f"{message}. Wait a little, or lower parallel_jobs on OneReward Fal Backend.", **facts
         )
     if reply.status == 422:
         # Charged if a GPU had worked on it, says the documentation; only a job can have had one.
         facts["may_be_billed"] = request_id is not None and reply.billed_units != 0
-        return _refused_field(said, detail, facts)
-    return _failed(reply, server, said, facts)
+        return _refused_field(message, detail, facts)
+    return _failed(reply, server, message, facts)
 
 
 def is_cancelled(error: OneRewardError) -> bool:
@@ -79,8 +79,8 @@ def read_detail(reply: Reply) -> Detail:
     body = reply.json()
     header = tidy(reply.headers.get("x-fal-error-type", "")) or None
     if not isinstance(body, dict):
-        words = "a web page or text of something in between" if reply.body else "nothing"
-        return Detail(words, header)
+        text = "a web page or text of something in between" if reply.body else "nothing"
+        return Detail(text, header)
     found, kind = body.get("detail"), tidy(str(body.get("error_type") or "")) or header
     if isinstance(found, list) and found and isinstance(found[0], dict):
         return _field_detail(found[0], kind)
@@ -101,9 +101,9 @@ def _field_detail(item: dict[str, Any], kind: str | None) -> Detail:
     )
 
 
-def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteError:
+def _refused_field(message: str, detail: Detail, facts: dict[str, Any]) -> RemoteError:
     if detail.type in REFUSED:
-        return ContentPolicyError(f"{said}. Change the prompt or the picture.", **facts)
+        return ContentPolicyError(f"{message}. Change the prompt or the picture.", **facts)
     parts = [
         f"field {detail.field}" if detail.field else "",
         f"limit {detail.limit}" if detail.limit else "",
@@ -111,12 +111,12 @@ def _refused_field(said: str, detail: Detail, facts: dict[str, Any]) -> RemoteEr
     ]
     named = "; ".join(part for part in parts if part)
     return RemoteValidationError(
-        f"{said}{f' ({named})' if named else ''}. Change what it names and run again.",
+        f"{message}{f' ({named})' if named else ''}. Change what it names and run again.",
         **facts,
     )
 
 
-def _failed(reply: Reply, server: str, said: str, facts: dict[str, Any]) -> RemoteError:
+def _failed(reply: Reply, server: str, message: str, facts: dict[str, Any]) -> RemoteError:
     if reply.status == 504 and reply.headers.get("x-fal-request-timeout-type") == "user":
         return RemoteTimeoutError(
             f"{server} did not start the job within the start deadline. Raise it on OneReward "
@@ -126,21 +126,21 @@ def _failed(reply: Reply, server: str, said: str, facts: dict[str, Any]) -> Remo
     if facts["error_type"] in CANCELLED:
         # Nothing says that a job which had started is free.
         return RemoteError(
-            f"The job was cancelled ({said}). Running the same again sends a new one.",
+            f"The job was cancelled ({message}). Running the same again sends a new one.",
             **facts,
             may_be_billed=True,
         )
     if 300 <= reply.status < 400:
         return RemoteError(
-            f"{said}. Redirects are not followed, so that the key stays here. Check the server's "
-            "address and the proxy.",
+            f"{message}. Redirects are not followed, so that the key stays here. Check the "
+            "server's address and the proxy.",
             **facts,
         )
     if reply.status == 404:
-        return RemoteError(f"{said}. Check the server's address; it has no {ENDPOINT}.", **facts)
+        return RemoteError(f"{message}. Check the server's address; it has no {ENDPOINT}.", **facts)
     if reply.status >= 500:
-        return RemoteError(f"{said}. It is a fault of the service; try again later.", **facts)
-    return RemoteError(f"{said}. Change the prompt, the picture or the seed.", **facts)
+        return RemoteError(f"{message}. It is a fault of the service; try again later.", **facts)
+    return RemoteError(f"{message}. Change the prompt, the picture or the seed.", **facts)
 
 
 def tidy(text: str) -> str:

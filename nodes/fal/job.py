@@ -1,6 +1,6 @@
-"""One job from request to bytes, without ever paying for it twice.
+"""One job: queue submit, status polling, result and cancel, without ever paying twice.
 
-    written down -> sent -> accepted -> queued -> running -> completed -> fetched -> kept
+    written down -> sent -> accepted -> queued -> running -> completed -> fetched -> retained
 
 Every arrow is in the journal, so that the same job, asked for again after a crash, a cancel or a
 time-out, goes on from where it was.
@@ -20,25 +20,23 @@ from ..errors import (
     RemoteTimeoutError,
     SubmissionUnknownError,
 )
-from ..image_io import decode_image
 from . import schemas
-from .cancellation import NoProgress, Waiting
+from .cancellation import Cancellation
 from .client import FalClient, unknown_submission
 from .error_mapping import is_cancelled
 from .job_pictures import PictureMissingError
-from .job_result import Kept
+from .job_result import JobResult, most_pixels
 from .job_states import RESULT, State
 from .job_store import Entry, Journal
-from .log_progress import Steps
-from .pricing import Price
-from .schemas import Output, Status, Submission
+from .pricing import Price, billed_cost, cost_of
+from .progress import NoProgress, StepProgress, status_text
+from .schemas import Status, Submission
 from .spend_limits import limits_of
 from .transfers import fetch, picture_url
 
 LOG = logging.getLogger("onereward")
 # Seconds between two questions: a twentieth of the time so far, within these bounds.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-MOST_TIMES, SMALLEST_LIMIT, LARGEST_RESULT_PIXELS = 16, 4_000_000, 64_000_000
 SETTLING = 2.0  # seconds to learn what became of a cancelled job
 FETCHING = 20.0  # seconds to fetch the result of a job that was finished when cancelled
 
@@ -47,7 +45,7 @@ class JobRunner:
     """Runs one job. Not for several threads at once.
 
     Args:
-        run: names this run of a node, for its spend cap.
+        run: names this run of a node, for its spend limit.
         price: None if the service does not tell.
     """
 
@@ -57,34 +55,34 @@ class JobRunner:
         self._client, self._journal, self._spec = client, journal, spec
         self._run, self._price = run, price
 
-    def run(self, request: EditRequest, progress: ProgressSink) -> Kept:
+    def run(self, request: EditRequest, progress: ProgressSink) -> JobResult:
         """The job's result: from the journal, from the service where it is under way, or new.
 
         Raises:
-            InputError: a spend cap would be passed; nothing was sent.
+            InputError: a spend limit would be passed; nothing was sent.
             RemoteError: see `may_be_billed`, and the journal has the rest.
         """
-        waiting = Waiting(progress, self._spec.deadline)
+        cancellation = Cancellation(progress, self._spec.deadline)
         key = schemas.job_key(request, self._spec, self._client.server)
         while True:
-            waiting.check()
+            cancellation.check()
             begun = self._begin(key, request)
             if isinstance(begun, int):
-                job = self._send(begun, request, progress, waiting)
-                return self._finish(begun, job, progress, waiting, self._pixels(request))
+                job = self._send(begun, request, progress, cancellation)
+                return self._finish(begun, job, progress, cancellation, self._pixels(request))
             if begun.state in RESULT:
                 return self._from_cache(begun)
             if begun.state is State.SENT:
-                found = self._resume(begun, request, progress, waiting)
+                found = self._resume(begun, request, progress, cancellation)
                 if found is not None:
                     return found
             elif begun.being_sent:
                 progress.status("waiting for the same job of another node")
-                waiting.sleep(FIRST_PAUSE)
+                cancellation.sleep(FIRST_PAUSE)
             else:
                 raise _unknown(begun)
 
-    def collect(self, request_id: str, progress: ProgressSink) -> Kept:
+    def collect(self, request_id: str, progress: ProgressSink) -> JobResult:
         """The result of a job by its request id, from the journal or from the service.
 
         Raises:
@@ -98,17 +96,17 @@ class JobRunner:
             except PictureMissingError as error:  # the service may still have it, free of charge
                 LOG.warning("%s", error)
         number = entry.id if entry else self._journal.adopt(request_id, server)
-        waiting = Waiting(progress, self._spec.deadline)
+        cancellation = Cancellation(progress, self._spec.deadline)
         try:
             job = self._client.job(request_id)
-            kept = self._finish(number, job, progress, waiting, None, may_stop=False)
+            found = self._finish(number, job, progress, cancellation, None, may_stop=False)
         except OneRewardError:
             if entry is None:
                 self._write_down(self._journal.drop, number)
             raise
-        if entry is None and len(kept.images) == 1:
-            self._journal.answer_unknown(number, _about(kept.seed, *kept.images[0].shape[:2]))
-        return kept
+        if entry is None and len(found.images) == 1:
+            self._journal.answer_unknown(number, _about(found.seed, *found.images[0].shape[:2]))
+        return found
 
     def _begin(self, key: str, request: EditRequest) -> int | Entry:
         estimate = self._price.of(self._pixels(request)) if self._price else None
@@ -118,18 +116,18 @@ class JobRunner:
         return self._journal.begin(key, server, self._run, estimate, limits, about)
 
     def _send(
-        self, number: int, request: EditRequest, progress: ProgressSink, waiting: Waiting
+        self, number: int, request: EditRequest, progress: ProgressSink, cancellation: Cancellation
     ) -> Submission:
         try:
             progress.status("sending")
             private = self._spec.private
             urls = [
-                picture_url(self._client, pixels, private, waiting)
+                picture_url(self._client, pixels, private, cancellation)
                 for pixels in (request.image[0], request.mask[0])
             ]
             body = schemas.payload(request, self._spec, *urls)
-            waiting.check()
-            job = self._client.submit(body, schemas.headers(self._spec), waiting)
+            cancellation.check()
+            job = self._client.submit(body, schemas.headers(self._spec), cancellation)
         except SubmissionUnknownError as error:
             self._write_down(self._journal.unknown, number, error.request_id)
             raise
@@ -154,8 +152,8 @@ class JobRunner:
             LOG.error("What became of a job could not be written down yet: %s", error)
 
     def _resume(
-        self, entry: Entry, request: EditRequest, progress: ProgressSink, waiting: Waiting
-    ) -> Kept | None:
+        self, entry: Entry, request: EditRequest, progress: ProgressSink, cancellation: Cancellation
+    ) -> JobResult | None:
         """The result of a job sent before; None if it had been cancelled, so that it is free to be
         sent again.
         """
@@ -163,20 +161,20 @@ class JobRunner:
         job = self._client.job(entry.request_id)
         try:
             pixels, notes = self._pixels(request), ("resumed",)
-            return self._finish(entry.id, job, progress, waiting, pixels, notes=notes)
+            return self._finish(entry.id, job, progress, cancellation, pixels, notes=notes)
         except RemoteError as error:
             if is_cancelled(error):
                 return None
             raise
 
     def _finish(
-        self, number: int, job: Submission, progress: ProgressSink, waiting: Waiting,
+        self, number: int, job: Submission, progress: ProgressSink, cancellation: Cancellation,
         pixels: int | None, *, notes: tuple[str, ...] = (), may_stop: bool = True,
-    ) -> Kept:  # fmt: skip
+    ) -> JobResult:  # fmt: skip
         try:
-            status = self._wait(job, progress, waiting)
+            status = self._wait(job, progress, cancellation)
             progress.status("fetching the result")
-            return self._fetch(number, job, status, waiting, pixels, notes)
+            return self._fetch(number, job, status, cancellation, pixels, notes)
         except RemoteTimeoutError as error:
             if error.status is None:  # our deadline, not the service's
                 error.request_id, error.may_be_billed = job.request_id, True
@@ -192,38 +190,39 @@ class JobRunner:
                 self._stop(number, job, pixels)
             raise
 
-    def _wait(self, job: Submission, progress: ProgressSink, waiting: Waiting) -> Status:
-        seen, steps = 0, Steps(progress)
+    def _wait(self, job: Submission, progress: ProgressSink, cancellation: Cancellation) -> Status:
+        seen, steps = 0, StepProgress(progress)
         while True:
-            status = steps.take(self._client.status(job, waiting))
+            status = steps.take(self._client.status(job, cancellation))
             for line in status.logs[seen:]:
                 LOG.info("%s: %s", job.request_id, line)
             seen = len(status.logs)
             if status.completed:
                 return status
-            progress.status(_words(status, waiting.elapsed))
-            waiting.sleep(min(max(FIRST_PAUSE, waiting.elapsed / 20), LONGEST_PAUSE))
+            progress.status(status_text(status, cancellation.elapsed))
+            cancellation.sleep(min(max(FIRST_PAUSE, cancellation.elapsed / 20), LONGEST_PAUSE))
 
     def _fetch(
-        self, number: int, job: Submission, status: Status, waiting: Waiting,
+        self, number: int, job: Submission, status: Status, cancellation: Cancellation,
         pixels: int | None, notes: tuple[str, ...] = (),
-    ) -> Kept:  # fmt: skip
-        output = self._client.result(job, waiting, failed=status.failed)
+    ) -> JobResult:  # fmt: skip
+        output = self._client.result(job, cancellation, failed=status.failed)
         fetched = [
-            fetch(self._client, file, job.request_id, _most_pixels(pixels), waiting)
+            fetch(self._client, file, job.request_id, most_pixels(pixels), cancellation)
             for file, flagged in zip(output.images, output.has_nsfw_concepts, strict=True)
             if not flagged
         ]
         images = [image for _, image in fetched]
-        kept = Kept.of(job.request_id, output, images, self._cost(output, pixels), notes)
+        cost = cost_of(self._price, output, pixels)
+        made = JobResult.of(job.request_id, output, images, cost, notes)
         try:
             state = State.DONE if images else State.FLAGGED
             files = [data for data, _ in fetched]
-            self._journal.keep(number, state, files, kept.cost, kept.meta(), job.request_id)
+            self._journal.retain(number, state, files, made.cost, made.meta(), job.request_id)
         except JournalError as error:  # the picture is here all the same
             LOG.warning("%s", error)
-            return replace(kept, notes=(*notes, "not kept: the journal cannot be written"))
-        return kept
+            return replace(made, notes=(*notes, "not kept: the journal cannot be written"))
+        return made
 
     def _stop(self, number: int, job: Submission, pixels: int | None) -> None:
         """Cancel a job on the service; if it finished all the same, keep what it made. Runs after
@@ -235,15 +234,15 @@ class JobRunner:
             LOG.warning("Request %s finished before it was cancelled; kept.", job.request_id)
         except OneRewardError as error:
             if not is_cancelled(error):
-                said = "asked to stop" if answer in (200, 202) else "could not be stopped"
-                LOG.warning("Request %s was %s; it may be billed.", job.request_id, said)
+                outcome = "asked to stop" if answer in (200, 202) else "could not be stopped"
+                LOG.warning("Request %s was %s; it may be billed.", job.request_id, outcome)
 
     def _settle(self, number: int, job: Submission, pixels: int | None, *, free: bool) -> None:
         """Learn what became of a cancelled job; `free` if it was taken out of the queue."""
         quiet = NoProgress()
         try:
-            status = self._wait(job, quiet, Waiting(quiet, SETTLING))
-            self._fetch(number, job, status, Waiting(quiet, FETCHING), pixels)
+            status = self._wait(job, quiet, Cancellation(quiet, SETTLING))
+            self._fetch(number, job, status, Cancellation(quiet, FETCHING), pixels)
         except OneRewardError as error:
             self._note(number, error, free=free)
             raise
@@ -256,50 +255,24 @@ class JobRunner:
             self._journal.end(number, State.LOST, None)
             return
         state = State.CANCELLED if is_cancelled(error) else State.FAILED
-        billed = self._billed(error.billed_units)
+        billed = billed_cost(self._price, error.billed_units)
         self._journal.end(number, state, billed, may_be_billed=error.may_be_billed and not free)
 
-    def _from_cache(self, entry: Entry) -> Kept:
+    def _from_cache(self, entry: Entry) -> JobResult:
         assert entry.request_id is not None
         files = self._journal.images(entry.id)
         if entry.state is State.DONE and not files:
             raise PictureMissingError(
                 "The pictures of this job have just been dropped. Run it again."
             )
-        images = [decode_image(data)[0, ..., :3] for data in files]
-        return Kept.again(entry.request_id, entry.meta, images)
-
-    def _cost(self, output: Output, pixels: int | None) -> float | None:
-        """US dollars; None where neither the service nor the crop's size tells."""
-        billed = self._billed(output.billed_units)
-        if billed is not None or self._price is None or not pixels:
-            return billed
-        return self._price.of(pixels) * len(output.images)
-
-    def _billed(self, units: float | None) -> float | None:
-        return None if self._price is None or units is None else self._price.of_units(units)
+        return JobResult.cached(entry.request_id, entry.meta, files)
 
     def _pixels(self, request: EditRequest) -> int:
         return request.image.shape[1] * request.image.shape[2]
 
 
-def _most_pixels(crop: int | None) -> int:
-    """The largest result worth opening: a service may answer larger than it was asked, but not by
-    any factor. The crop of a job that was sent elsewhere is not known.
-    """
-    return max(MOST_TIMES * crop, SMALLEST_LIMIT) if crop else LARGEST_RESULT_PIXELS
-
-
 def _about(seed: int | None, height: int, width: int) -> str:
     return f"seed {seed}, {width}x{height}"
-
-
-def _words(status: Status, elapsed: float) -> str:
-    if status.state == "IN_QUEUE":
-        ahead = "" if status.queue_position is None else f", position {status.queue_position}"
-        return f"in queue{ahead}, {elapsed:.0f} s"
-    line = f": {status.logs[-1][:80]}" if status.logs else ""
-    return f"running, {elapsed:.0f} s{line}"
 
 
 def _unknown(entry: Entry) -> SubmissionUnknownError:

@@ -3,7 +3,7 @@
 Any number of threads and processes may use it at once. sqlite's WAL wants a local disk: a journal
 on a network drive is for one machine at a time.
 
-Version 1 kept pictures inside the database. The step to version 2 is one short transaction: it
+Version 1 had the pictures inside the database. The step to version 2 is one short transaction: it
 renames the table of the pictures and changes no row. The pictures leave it later, one by one
 (job_housekeeping).
 
@@ -124,6 +124,7 @@ class Database:
             JournalError: the file cannot be used.
         """
         with self.translated():
+            self.file.stat()  # sqlite would make a new one, which anybody could read
             connection = sqlite3.connect(self.file, timeout=BUSY_SECONDS, isolation_level=None)
             with closing(connection) as db:
                 db.execute("PRAGMA foreign_keys = ON")

@@ -32,7 +32,7 @@ class Job:
     """One job, as a value of JSON. No prompt, no key and no address is in it.
 
     Attributes:
-        state: in words.
+        state: as text.
         created: seconds since 1970.
         server: what the user calls it.
         estimate, cost: US dollars, before and after; None = not known.

@@ -8,7 +8,7 @@ Orphans are deleted, and the pictures of version 1 are moved into files, in a th
 with the first use of a journal by a process. Two processes may move pictures at once: each takes
 one of the last by chance, and the slower of two that took the same one deletes its file.
 
-The database shrinks with every step, as it is kept with auto_vacuum = FULL: the pages of a deleted
+The database shrinks with every step, as it was made with auto_vacuum = FULL: the pages of a deleted
 picture are filled from the end of the file, and the end is cut off. Nobody runs VACUUM.
 """
 

@@ -169,7 +169,7 @@ class Journal(Database):
                 "run": "", "cost": 0, "created": time.time(), "lease": 0,
             })  # fmt: skip
 
-    def keep(
+    def retain(
         self, job: int, state: State, images: Sequence[bytes], cost: float | None, meta: str,
         request_id: str | None = None,
     ) -> None:  # fmt: skip

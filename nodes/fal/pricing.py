@@ -1,4 +1,4 @@
-"""What a job costs, as far as the service publishes it."""
+"""Pricing: what a job costs, as far as the service publishes it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from ..errors import RemoteError
-from .cancellation import Waiting
+from .cancellation import Cancellation
 from .client import FalClient
 from .endpoints import ENDPOINT
 from .error_mapping import error_of
+from .schemas import Output
 from .transport import amount
 
 LOG = logging.getLogger("onereward")
@@ -35,7 +36,20 @@ class Price:
         return self.unit_price * units
 
 
-def ask_price(client: FalClient, waiting: Waiting) -> Price | None:
+def cost_of(price: Price | None, output: Output, pixels: int | None) -> float | None:
+    """US dollars of a finished job; None where neither the service nor the crop's size tells."""
+    billed = billed_cost(price, output.billed_units)
+    if billed is not None or price is None or not pixels:
+        return billed
+    return price.of(pixels) * len(output.images)
+
+
+def billed_cost(price: Price | None, units: float | None) -> float | None:
+    """US dollars for what the service says it billed, as far as both are known."""
+    return None if price is None or units is None else price.of_units(units)
+
+
+def ask_price(client: FalClient, cancellation: Cancellation) -> Price | None:
     """The endpoint's price for this account; None if the service does not tell.
 
     It tests the key as well, free of charge.
@@ -45,7 +59,7 @@ def ask_price(client: FalClient, waiting: Waiting) -> Price | None:
     """
     url = f"{client.server.api_url}/models/pricing?endpoint_id={ENDPOINT}"
     try:
-        reply = client.get(url, waiting, timeout=TIMEOUT)
+        reply = client.get(url, cancellation, timeout=TIMEOUT)
     except RemoteError as error:
         LOG.warning("No price: %s", error.args[0])
         return None
@@ -66,8 +80,8 @@ def _read(body: object) -> Price | None:
 
 
 def _unit(text: object) -> str | None:
-    """The unit in the singular, without words before it; None for any other, and for a quantity
-    such as "1000 images".
+    """The unit in the singular, without what stands before it; None for any other, and for a
+    quantity such as "1000 images".
     """
     last = str(text).lower().split()[-1:]
     counted = any(letter.isdigit() for letter in str(text))

@@ -1,18 +1,60 @@
-"""Which failures pass, and how long to wait for that."""
+"""The retry policy: which failures pass, how often something is tried, and the backoff."""
 
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Generic, TypeVar
 
 from ..errors import RemoteError
-from .cancellation import Waiting
+from .cancellation import Cancellation
 from .transport import ConnectionLost, Reply
 
+T = TypeVar("T")
+ATTEMPTS = 3
 LONGEST_PAUSE = 30.0  # seconds
-TRIES = 3
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))  # the last are Cloudflare's
+
+
+@dataclass(frozen=True)
+class Retry(Generic[T]):
+    """How often something is tried, after which outcomes, and how long apart.
+
+    Attributes:
+        backoff: seconds until the next attempt, from the last outcome (a value, or one of
+            `failures`) and the number of attempts so far; None if that outcome is final.
+        failures: exceptions after which another attempt may go well; any other ends it.
+        attempts: how many there are at most.
+        patience: seconds from the first failure until no new attempt is made.
+    """
+
+    backoff: Callable[[T | Exception, int], float | None]
+    failures: tuple[type[Exception], ...] = (ConnectionLost,)
+    attempts: float = ATTEMPTS
+    patience: float = math.inf
+
+    def run(self, attempt: Callable[[], T], cancellation: Cancellation) -> T:
+        """The last outcome: its value, or its failure raised. Cancelling ends every pause."""
+        first_failure = math.inf
+        for number in count(1):
+            outcome: T | Exception
+            try:
+                outcome = attempt()
+            except self.failures as failure:
+                outcome = failure
+            pause = self.backoff(outcome, number)
+            first_failure = min(first_failure, time.monotonic())
+            failing = time.monotonic() - first_failure
+            if pause is None or number >= self.attempts or failing > self.patience:
+                break
+            cancellation.sleep(pause)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 def is_transient(reply: Reply) -> bool:
@@ -20,9 +62,11 @@ def is_transient(reply: Reply) -> bool:
     return reply.status in TRANSIENT
 
 
-def retry_after(reply: Reply | None) -> float | None:
-    """Seconds the service asks to wait, at most LONGEST_PAUSE; None if it does not say."""
-    text = reply.headers.get("Retry-After") if reply else None
+def retry_after(outcome: object) -> float | None:
+    """Seconds the service asks to wait, at most LONGEST_PAUSE; None if it does not say, or if there
+    is no answer.
+    """
+    text = outcome.headers.get("Retry-After") if isinstance(outcome, Reply) else None
     if not text:
         return None
     try:
@@ -32,25 +76,26 @@ def retry_after(reply: Reply | None) -> float | None:
     return min(max(seconds, 0.0), LONGEST_PAUSE)
 
 
-def patiently(call: Callable[[], Reply], waiting: Waiting) -> Reply:
-    """The answer to a harmless request, tried three times while it fails for a passing reason.
+def ask_idempotent(call: Callable[[], Reply], cancellation: Cancellation) -> Reply:
+    """The answer to an idempotent request that costs nothing, tried again while it fails for a
+    passing reason.
 
     Raises:
-        RemoteError: there was none in the last try.
+        RemoteError: there was no answer in the last attempt.
     """
-    for attempt in range(1, TRIES):
-        reply = None
-        try:
-            reply = waiting.call(call)
-            if not is_transient(reply):
-                return reply
-        except ConnectionLost:
-            pass
-        waiting.sleep(retry_after(reply) or 0.5 * attempt)
     try:
-        return waiting.call(call)
+        return IDEMPOTENT.run(lambda: cancellation.call(call), cancellation)
     except ConnectionLost as lost:  # lost or not, it could not have cost anything
         raise RemoteError(str(lost.args[0])) from None
+
+
+def _linear_backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+    if isinstance(outcome, Reply) and not is_transient(outcome):
+        return None
+    return retry_after(outcome) or 0.5 * attempts
+
+
+IDEMPOTENT = Retry[Reply](_linear_backoff)
 
 
 def _seconds_until(date: str) -> float:

@@ -1,4 +1,4 @@
-"""fal's words: a request as its JSON, its JSON as values. The one place that knows the fields."""
+"""Schemas of fal's JSON: the payload of a submit, and the answers to submit, status and result."""
 
 from __future__ import annotations
 

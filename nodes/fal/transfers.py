@@ -1,4 +1,4 @@
-"""Pictures on their way to the service and back: data URIs, uploads, downloads."""
+"""Uploads and downloads of pictures: data URIs, fal's storage, and the files of a result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from ..errors import InputError, OneRewardError, RemoteError
 from ..image_io import data_uri, decode_image, encode_png, from_data_uri
-from .auth import NoAuth
-from .cancellation import Waiting
+from .cancellation import Cancellation
 from .client import FalClient
 from .endpoints import Server, host_of
 from .error_mapping import error_of, tidy
-from .retry import patiently
+from .retry import ATTEMPTS, Retry, ask_idempotent
 from .schemas import File, lifecycle
-from .transport import ConnectionLost, Reply, exchange, new_session
+from .transport import ConnectionLost, NoAuth, Reply, exchange, new_session
 
 PNG = "image/png"
 LARGEST_URI_IMAGE = 6_000_000  # bytes of PNG; larger pictures are uploaded instead
@@ -25,11 +24,12 @@ LARGEST_FILE = 64 << 20
 UPLOAD_LIFETIME = 3600  # seconds; a private job may wait in the queue for that long
 UPLOAD_TIMEOUT = (10.0, 300.0)
 DOWNLOAD_TIMEOUT = (10.0, 120.0)
-TRIES = 3
 REDIRECTS = 3
 
 
-def picture_url(client: FalClient, picture: Tensor, private: bool, waiting: Waiting) -> str:
+def picture_url(
+    client: FalClient, picture: Tensor, private: bool, cancellation: Cancellation
+) -> str:
     """A URL the service can read the crop from: [h, w, 3] in 0..1, or a mask [h, w].
 
     Raises:
@@ -37,11 +37,13 @@ def picture_url(client: FalClient, picture: Tensor, private: bool, waiting: Wait
     """
     data = encode_png(picture, fast=True)
     limit = LARGEST_URI_MASK if picture.ndim == 2 else LARGEST_URI_IMAGE
-    return data_uri(data, PNG) if len(data) <= limit else _upload(client, data, private, waiting)
+    return (
+        data_uri(data, PNG) if len(data) <= limit else _upload(client, data, private, cancellation)
+    )
 
 
 def fetch(
-    client: FalClient, file: File, request_id: str, most_pixels: int, waiting: Waiting
+    client: FalClient, file: File, request_id: str, most_pixels: int, cancellation: Cancellation
 ) -> tuple[bytes, Tensor]:
     """A result image: its bytes, proven to be a whole picture of the size the service says, and its
     pixels, float [h, w, 3].
@@ -50,19 +52,25 @@ def fetch(
         most_pixels: a larger picture is not opened.
 
     Raises:
-        RemoteError: it lies on a foreign host, or three tries gave no such picture.
+        RemoteError: it lies on a foreign host, or ATTEMPTS gave no such picture.
     """
-    for attempt in range(1, TRIES + 1):
-        try:
-            data = _bytes_of(client, file.url, waiting)
-            return data, _decoded(data, most_pixels, file)
-        except (InputError, ConnectionLost, _BadReply) as error:
-            trouble = error.args[0]
-        except RemoteError as error:  # asking again would not help
-            raise _not_fetched(error.args[0], request_id) from None
-        if attempt < TRIES and not file.url.startswith("data:"):
-            waiting.sleep(0.5 * attempt)
-    raise _not_fetched(trouble, request_id)
+    attempts = 1 if file.url.startswith("data:") else ATTEMPTS
+    failures = (InputError, ConnectionLost, _BadReply)
+    retry = Retry[tuple[bytes, Tensor]](_download_backoff, failures, attempts)
+
+    def attempt() -> tuple[bytes, Tensor]:
+        data = _bytes_of(client, file.url, cancellation)
+        return data, _decoded(data, most_pixels, file)
+
+    try:
+        return retry.run(attempt, cancellation)
+    except (InputError, RemoteError, _BadReply) as error:
+        raise _not_fetched(error.args[0], request_id) from None
+
+
+def _download_backoff(outcome: object, attempts: int) -> float | None:
+    """A download is idempotent, and what came is a whole picture."""
+    return 0.5 * attempts if isinstance(outcome, Exception) else None
 
 
 def _not_fetched(trouble: str, request_id: str) -> RemoteError:
@@ -78,11 +86,11 @@ class _BadReply(OneRewardError):
     """An answer that is no file; another try may bring one."""
 
 
-def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> str:
+def _upload(client: FalClient, data: bytes, private: bool, cancellation: Cancellation) -> str:
     headers = {"X-Fal-Object-Lifecycle": lifecycle(UPLOAD_LIFETIME)} if private else {}
     url = f"{client.server.storage_url}/storage/upload/initiate?storage_type=fal-cdn-v3"
     wanted = {"content_type": PNG, "file_name": "crop.png"}
-    reply = client.post(url, wanted, headers, waiting)
+    reply = client.post(url, wanted, headers, cancellation)
     if not reply.ok:
         raise error_of(reply, server=client.server.name)
     place = reply.json()
@@ -96,7 +104,7 @@ def _upload(client: FalClient, data: bytes, private: bool, waiting: Waiting) -> 
                 "not one of its own hosts. Nothing was sent there. A smaller target on OneReward "
                 "Canvas needs no upload."
             )
-    reply = patiently(partial(_put, client.server, str(upload_url), data), waiting)
+    reply = ask_idempotent(partial(_put, client.server, str(upload_url), data), cancellation)
     if not reply.ok:
         raise RemoteError(
             f"The picture could not be uploaded: {host_of(upload_url)} answered {reply.status}. "
@@ -114,7 +122,7 @@ def _put(server: Server, url: str, data: bytes) -> Reply:
         )  # fmt: skip
 
 
-def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
+def _bytes_of(client: FalClient, url: str, cancellation: Cancellation) -> bytes:
     if url.startswith("data:"):
         return from_data_uri(url)
     for _ in range(REDIRECTS + 1):
@@ -123,7 +131,7 @@ def _bytes_of(client: FalClient, url: str, waiting: Waiting) -> bytes:
                 f"The result lies on {host_of(url)}, which is not one of {client.server.name}'s "
                 "hosts, so it was not fetched."
             )
-        reply = waiting.call(partial(_get, client.server, url))
+        reply = cancellation.call(partial(_get, client.server, url))
         if not (300 <= reply.status < 400 and "Location" in reply.headers):
             break
         url = _next(url, reply.headers["Location"])

@@ -1,6 +1,6 @@
-"""One HTTP exchange: bounded in time and size, never redirected, in errors that say what was sent.
+"""Transport: one HTTP exchange, bounded in time and size, never redirected.
 
-This is where the exceptions of `requests` end.
+Its errors say whether a request was sent. The exceptions of `requests` end here.
 """
 
 from __future__ import annotations
@@ -140,6 +140,29 @@ class Upload:
             return self._aborted
 
 
+class KeyAuth(AuthBase):
+    """fal's `Authorization: Key ...`. As an auth object, and not a plain header, because requests
+    lets an entry in ~/.netrc replace a header.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Key {self.key}"
+        return request
+
+    def __repr__(self) -> str:
+        return "KeyAuth(...)"
+
+
+class NoAuth(AuthBase):
+    """Nothing, not even from ~/.netrc: for files, which anyone with the URL may fetch."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
 class _NoRedirects(requests.Session):
     """Told not to follow a redirect, requests still reads its whole body and takes its address
     apart. This one does not.
@@ -191,7 +214,7 @@ def exchange(
         with session.request(
             method, url, auth=auth, headers=dict(headers or {}), timeout=timeout,
             data=data, stream=True, allow_redirects=False,
-            verify=session.verify,  # said here, the environment does not replace a file
+            verify=session.verify,  # given here, the environment does not replace a file
         ) as response:  # fmt: skip
             head = response.headers
             body = _read(response, max_bytes, url)
@@ -232,7 +255,7 @@ def _was_sent(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """A few words without URLs."""
+    """A short reason, without URLs."""
     names = {
         requests.exceptions.ConnectTimeout: "no connection in time",
         requests.exceptions.ReadTimeout: "no answer in time",
@@ -241,7 +264,7 @@ def _reason(error: Exception) -> str:
         requests.exceptions.ChunkedEncodingError: "the answer was cut short",
         requests.exceptions.ContentDecodingError: "the answer could not be decompressed",
     }
-    for kind, words in names.items():
+    for kind, text in names.items():
         if isinstance(error, kind):
-            return words
+            return text
     return "it was closed" if _was_sent(error) else "nothing answers there"

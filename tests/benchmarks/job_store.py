@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -95,7 +95,12 @@ def probe(root: Path, folder: Path) -> None:
     print(json.dumps({"seconds": sorted(seconds), "failures": failures}))
 
 
-CHILDREN = {"write": write, "clear": clear, "migrate": migrate, "probe": probe}
+CHILDREN: dict[str, Callable[..., None]] = {
+    "write": write,
+    "clear": clear,
+    "migrate": migrate,
+    "probe": probe,
+}
 
 
 def child(work: str, root: Path, folder: Path, *more: int, **options: Any) -> subprocess.Popen[str]:

@@ -89,4 +89,4 @@ def test_a_job_that_cannot_start_in_time_is_given_up_and_not_sent_again(server: 
     said = javascript_client("late", "middleware", server)
     assert (said["late"]["status"], said["late"]["timeoutType"]) == (504, "user")
     assert said["late"]["body"]["error_type"] == "request_timeout"
-    assert said["seconds"] < 4
+    assert said["seconds"] < 15

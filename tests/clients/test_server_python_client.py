@@ -219,7 +219,7 @@ said = [result, seconds, status.error_type, len(status.logs), following]
 """
     result, seconds, kind, lines, following = python_client(script, server)
     assert result == CANCELLED and kind == "client_cancelled"
-    assert seconds < 5 and 0 < lines < 1000
+    assert seconds < 15 and 0 < lines < 1000
     assert following == 5
 
 

@@ -87,7 +87,7 @@ said.append(fal_client.subscribe(APP, ARGUMENTS, start_timeout=30)["seed"])
 """
     code, kind, seconds, whose, seed = python_client(script, server)
     assert (code, kind, whose) == (504, "request_timeout", "user")
-    assert 1.0 < seconds < 5
+    assert 1.0 < seconds < 15
     assert seed == 5
 
 
@@ -100,7 +100,7 @@ stop(first)
 """
     (code, _, kind), seconds = python_client(script, server)
     assert (code, kind) == (504, "request_timeout")
-    assert seconds < 5
+    assert seconds < 15
 
 
 def test_a_job_of_low_priority_waits_behind_later_ones(server: LiveServer) -> None:

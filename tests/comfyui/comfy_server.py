@@ -25,8 +25,8 @@ from PIL import Image
 PACK = Path(__file__).parents[2]
 PACK_FOLDER = "onereward"  # what ComfyUI-Manager would call it
 QUEUE_URL = "ONEREWARD_FAL_QUEUE_URL"  # names the server that the pack takes for fal
-START_LIMIT = 120.0
-RUN_LIMIT = 180.0
+START_LIMIT = 300.0
+RUN_LIMIT = 600.0
 # What a user has behind them after the first day: no tutorial, no template chooser.
 SETTINGS = {
     "Comfy.TutorialCompleted": True,

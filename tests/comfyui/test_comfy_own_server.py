@@ -79,18 +79,18 @@ def test_a_fill_at_the_studio_moves_the_bar_costs_nothing_and_changes_only_the_m
     node = laptop.get("/object_info/OneRewardFalBackend")["OneRewardFalBackend"]
     assert '["fal", "studio", "strange"]' in json.dumps(node["input"]["required"]["server"])
     with listening(laptop) as ear:
-        done = run(laptop, ear, fill_at("studio", seed=301))
+        done = run(laptop, ear, fill_at("studio", seed=301, steps=48))
     assert done.status == "success", done.message("execution_error")
     [text], [shown] = done.outputs["proof"]["text"], done.outputs["save"]["images"]
-    assert "largest change outside the blend 0," in text and "studio, 12 steps" in text
+    assert "largest change outside the blend 0," in text and "studio, 48 steps" in text
     assert "cost: free; $0 this session" in text
     after = np.asarray(laptop.picture(shown))
     x, y, w, h = BOX
     assert unchanged(after) and (after != scene())[y : y + h, x : x + w].mean() > 0.9
 
-    values = [value for value, total in bar_of(ear) if total == 12]
-    assert values == sorted(values) and values[-1] == 12
-    assert len(set(values) - {0, 12}) >= 3
+    values = [value for value, total in bar_of(ear) if total == 48]
+    assert values == sorted(values) and values[-1] == 48
+    assert len(set(values) - {0, 48}) >= 3
     lines = ear.lines("fill")
     assert lines[0].startswith("studio: 1 new job, ") and lines[0].endswith(", free")
     assert any(line.startswith("running, ") for line in lines)

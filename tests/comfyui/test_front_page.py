@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -12,9 +13,10 @@ from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.comfy, pytest.mark.browser, each_front_end]
 
-SHARE = 0.05  # of all script of the page, ComfyUI's own included
+SHARE = 0.02  # of all script of the page, ComfyUI's own included; 0.4 to 0.8 %
 SAMPLING = 100  # us between two looks of the profiler
 MAIN = f"{PACK_URL}js/onereward.js"
+PLANNED = re.compile("after the first run|1 crop")  # by whether the server knows the mask
 IDLE = ("(program)", "(idle)", "(garbage collector)")
 
 
@@ -56,7 +58,7 @@ def test_the_pack_adds_little_script_time_to_the_page(front: FrontEnd) -> None:
     page.goto(front.url)
     page.wait_for_function(READY)
     page.evaluate(LOAD_GRAPH, load(fill_example()))
-    expect(page.locator(".or-panel")).to_contain_text("after the first run")
+    expect(page.locator(".or-panel")).to_contain_text(PLANNED)
     spent, whole = script_milliseconds(session.send("Profiler.stop")["profile"])
     page.close()
     assert spent, "the profiler missed the pack"

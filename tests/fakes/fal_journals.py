@@ -57,7 +57,7 @@ def finished(journal: Journal, key: str, size: int, cost: float | None = 1.0) ->
     """A finished job with one image of `size` bytes."""
     number = begin(journal, key)
     journal.sent(number, f"id-{key}")
-    journal.keep(number, State.DONE, [bytes(size)], cost, "{}")
+    journal.retain(number, State.DONE, [bytes(size)], cost, "{}")
     return number
 
 

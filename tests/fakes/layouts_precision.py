@@ -39,7 +39,7 @@ class Encoded:
     """What goes into a file, and what an exact reader gets out of it.
 
     Attributes:
-        tensors: the file's tensors, side-cars among them.
+        tensors: the file's tensors, quantisation metadata among them.
         metadata: of the safetensors header.
         dense: every weight as float32, dequantised.
     """

@@ -1,4 +1,4 @@
-"""ComfyUI's folder_paths in a temporary folder, and the pack's modules that read it."""
+"""ComfyUI's folder_paths in a temporary folder, and the pack's module that reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 NAMES = ("diffusion_models", "text_encoders", "vae", "loras", "diffusers")
-READERS = ("model_folders", "local_models")
+READER = "onereward_pack.nodes.comfyui.model_folders"
 
 
 class FolderPaths(ModuleType):
@@ -44,15 +44,12 @@ class FolderPaths(ModuleType):
 
 
 @contextmanager
-def model_modules(
+def comfy_folders(
     base: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[FolderPaths, dict[str, ModuleType]]]:
-    """The fake, and the modules that read it, freshly imported; forgotten afterwards."""
+) -> Iterator[tuple[FolderPaths, ModuleType]]:
+    """The fake, and model_folders, freshly imported; forgotten afterwards."""
     fake = FolderPaths(base)
     monkeypatch.setitem(sys.modules, "folder_paths", fake)
-    full = {name: f"onereward_pack.nodes.comfyui.{name}" for name in READERS}
-    for module in full.values():
-        sys.modules.pop(module, None)
-    yield fake, {name: importlib.import_module(module) for name, module in full.items()}
-    for module in full.values():
-        sys.modules.pop(module, None)
+    sys.modules.pop(READER, None)
+    yield fake, importlib.import_module(READER)
+    sys.modules.pop(READER, None)

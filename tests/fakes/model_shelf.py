@@ -12,6 +12,7 @@ from fakes.layouts_lora import write_lora
 from fakes.tiny_flux import tiny_flux_fill
 from gguf import GGMLQuantizationType
 from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.nodes.backends import find_files
 from onereward_pack.nodes.contracts import LocalSpec
 from safetensors.torch import load_file, save_file
 
@@ -47,10 +48,10 @@ def write_shelf(folder: Path) -> dict[str, Path]:
 
 
 class Models:
-    """Model folders to put files into, and the module under test."""
+    """Model folders to put files into, and the menus that offer them."""
 
-    def __init__(self, base: Path, shelf: dict[str, Path], module: ModuleType) -> None:
-        self.base, self.module, self._shelf = base, module, shelf
+    def __init__(self, base: Path, shelf: dict[str, Path], menus: ModuleType) -> None:
+        self.base, self.menus, self._shelf = base, menus, shelf
 
     def put(self, **names: str) -> None:
         """A model of the shelf under a name, in the folder of its kind."""
@@ -77,7 +78,7 @@ class Models:
 
     def files(self, **names: str) -> dict[str, str]:
         """The files that are found, by their part and their path below the model folders."""
-        found: ModelFiles = self.module.find_files(LocalSpec(**names)).files
+        found: ModelFiles = find_files(LocalSpec(**names), self.menus).files  # type: ignore[arg-type]
         parts = ("transformer", "text_encoder_2", "text_encoder", "vae", "lora")
         paths = {part: getattr(found, part) for part in parts}
         root = self.base / "models"

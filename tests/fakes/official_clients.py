@@ -16,7 +16,7 @@ from fakes.live_server import ENDPOINT, LiveServer, arguments
 
 JS_CLIENT = "@fal-ai/client@1.10.1"
 JS_SCRIPT = Path(__file__).resolve().parents[1] / "clients" / "official_client.mjs"
-SECONDS = 90
+SECONDS = 300
 
 # What every Python script finds: APP, ARGUMENTS, EXTRA and some helpers. It leaves `said`.
 PRELUDE = """

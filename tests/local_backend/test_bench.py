@@ -14,12 +14,19 @@ import torch
 from fakes.tiny import make_request
 from onereward_pack.local_backend.acceleration.levels import LEVELS
 from onereward_pack.local_backend.acceleration.step_schedule import Work
-from onereward_pack.local_backend.bench.configurations import CASES, choose
-from onereward_pack.local_backend.bench.measure import Row, Run, StepClock, masked_psnr
+from onereward_pack.local_backend.bench.configurations import CONFIGURATIONS, choose
+from onereward_pack.local_backend.bench.measure import (
+    Row,
+    Run,
+    StepClock,
+    masked_psnr,
+    milliseconds,
+    step_kinds,
+)
 from onereward_pack.local_backend.bench.models_under_test import (
-    choose_subject,
-    preview_subject,
-    random_subject,
+    choose_model,
+    preview_model,
+    random_model,
 )
 from onereward_pack.local_backend.bench.options import Options
 from onereward_pack.local_backend.bench.plot import plot
@@ -30,13 +37,14 @@ from onereward_pack.local_backend.bench.random_flux import (
 )
 from onereward_pack.local_backend.bench.report import Report, figures, table
 from onereward_pack.local_backend.bench.run import make_request as bench_request
-from onereward_pack.local_backend.bench.step_timing import milliseconds, step_kinds
 from onereward_pack.local_backend.cli import main
+from onereward_pack.local_backend.cli.demo import SCENES
 from onereward_pack.local_backend.pipeline.pipeline_cache import PIPELINE_CACHE
 from onereward_pack.nodes.errors import InputError
 from PIL import Image
 
 CPU = torch.device("cpu")
+PHOTO = SCENES / "fill.jpg"
 ALL = (Work.ALL,)
 Found = dict[str, Any]
 
@@ -76,8 +84,8 @@ def make_row(name: str, *totals: float) -> Row:
 
 def make_report(*rows: Row, together: bool = False) -> Report:
     machine = {"device": "a machine", "torch": "2"}
-    subject = replace(preview_subject(CPU), together=together)
-    return Report(machine, subject, make_request(32, 32), rows)
+    model = replace(preview_model(CPU), together=together)
+    return Report(machine, model, make_request(32, 32), rows)
 
 
 @pytest.mark.parametrize("name", ["tiny", "preview"])
@@ -160,11 +168,11 @@ def test_an_option_that_makes_no_sense_is_refused_before_anything_runs(
 
 def test_full_size_weights_are_refused_on_a_cpu() -> None:
     with pytest.raises(InputError, match="hours on a CPU"):
-        random_subject(CPU, tiny=False)
+        random_model(CPU, tiny=False)
 
 
 def test_the_backend_s_rows_get_the_attention_that_was_asked_for() -> None:
-    files = choose_subject(Options(weights="tiny", attention="fastest"), CPU).files
+    files = choose_model(Options(weights="tiny", attention="fastest"), CPU).files
     assert files is not None
     assert files.attention == "fastest"
 
@@ -174,13 +182,13 @@ def test_rows_come_in_the_table_s_order_and_apply_as_they_are_asked_for() -> Non
         return [case.name for case in choose(wanted, compiled=compiled, has_files=True)]
 
     assert names() == ["reference", "none", "regular", "high"]
-    assert names(compiled=True) == list(CASES)
+    assert names(compiled=True) == list(CONFIGURATIONS)
     assert names("high-compiled", "none") == ["none", "high-compiled"]
-    assert CASES["high-compiled-fp8"].files == {"compile": True, "precision": "fp8 fast"}
+    assert CONFIGURATIONS["high-compiled-fp8"].files == {"compile": True, "precision": "fp8 fast"}
 
 
 def test_the_mask_is_a_centred_square_of_the_share_that_was_asked_for() -> None:
-    mask = bench_request(Options(mask=0.25, size=64), preview_subject(CPU)).mask[0]
+    mask = bench_request(Options(mask=0.25, size=64), preview_model(CPU), PHOTO).mask[0]
     assert mask.mean().item() == 0.25
     assert (mask == mask.flip(0, 1)).all()
     assert (mask[16:48, 16:48] == 1).all()

@@ -18,7 +18,7 @@ from onereward_pack.local_backend.cli.compare import (
     difference,
     psnr,
 )
-from onereward_pack.local_backend.cli.contact_sheet import CELL, GAP, LINE, marked
+from onereward_pack.local_backend.cli.contact_sheet import CELL, GAP, LINE, with_mask
 from onereward_pack.nodes.edit.run import Edit
 from PIL import Image
 from torch import Tensor
@@ -140,7 +140,7 @@ def test_psnr_counts_what_was_replaced_in_full() -> None:
 def test_a_mask_is_laid_over_in_red() -> None:
     picture, mask = torch.zeros(4, 4, 4), torch.zeros(4, 4)
     mask[0] = 1
-    shown = marked(picture, mask)
+    shown = with_mask(picture, mask)
     assert shown.shape == (4, 4, 3)
     assert (shown[1:] == 0).all()
     assert shown[0, 0, 0] > 0.4

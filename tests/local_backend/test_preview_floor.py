@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes.backend import RecordingProgress
-from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.local_backend.preview_model.training.metrics import psnr_in
 from onereward_pack.nodes.contracts import EditRequest, EditTask
 from onereward_pack.nodes.image_io import decode_image, decode_mask

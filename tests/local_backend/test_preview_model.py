@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, FluxFillPipeline
 from fakes.backend import RecordingProgress
 from fakes.quality import blur_fill, psnr_in, texture_share
-from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.local_backend.pipeline.latent_preview import load_latent_rgb
 from onereward_pack.local_backend.pipeline.preview_components import (
     PREVIEW_FOLDER,

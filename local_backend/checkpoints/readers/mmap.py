@@ -1,4 +1,4 @@
-"""A file's bytes as tensors: mapped for reading alone, which takes no memory of its own.
+"""Memory-mapped files (mmap) as tensors: read-only maps, which take no memory of their own.
 
 The mappings of torch and safetensors can be written to. So a system without swap refuses them for
 files larger than its memory, and Windows counts all of the file as used.

@@ -1,4 +1,4 @@
-"""Named tensors that lie in files, known by their headers; read one by one, memory-mapped."""
+"""What a reader returns: tensors known by their header (dtype, shape, bytes), read one by one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from ....nodes.contracts import Backend, EditRecipe, EditTask
 from ....nodes.edit.run import edit
 from ....nodes.errors import InputError, LocalBackendError
 from ....nodes.image_io import encode_jpeg, encode_png
-from ...backends.flux import LocalBackend, PreviewBackend
+from ...backends.flux import LocalBackend
+from ...backends.preview import PreviewBackend
 from ...checkpoints.select import find_models
 from ...pipeline.validation import SIDE_MULTIPLE
 from .. import errors

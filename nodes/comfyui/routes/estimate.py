@@ -14,12 +14,13 @@ import torch
 from aiohttp import web
 from torch import Tensor
 
-from ...backends import PREVIEW, auto_backend, resolve_backend, resolve_fal
+from ...backends import PREVIEW, auto_backend, auto_spec, resolve_backend, resolve_fal
 from ...canvas.options import CanvasOptions
 from ...config.json_values import parse
 from ...config.preferences import load
 from ...contracts import (
     ACCELERATION,
+    MAX_IMAGES,
     Backend,
     BackendSpec,
     EditTask,
@@ -32,8 +33,9 @@ from ...edit.recipes import CUSTOM, PRESETS
 from ...errors import InputError, OneRewardError, at_fault
 from ...estimate.estimator import EstimateRequest, NotKnownYet, PriceOf, estimate
 from ...estimate.inputs import last_run, picture_size, read_mask
+from .. import model_folders
 from ..execution import user_folder
-from ..local_models import auto_spec
+from ..io_types import CFG, STEPS
 from .security import json_body, refusal
 
 AT_ONCE = 2  # plans of huge pictures take memory
@@ -47,7 +49,7 @@ BACKENDS: dict[str, type[BackendSpec]] = {
     "OneRewardModelBackend": ModelSpec,
 }
 SPEC_FIELDS = {"safety_checker": "enable_safety_checker"}  # the node's name, the spec's
-NUMBERS = {"steps": (1, 100), "cfg": (1.0, 20.0), "num_images": (1, 16)}
+NUMBERS = {"steps": STEPS, "cfg": CFG, "num_images": (1, MAX_IMAGES)}
 
 _TURNS = asyncio.Semaphore(AT_ONCE)
 _SILENT: dict[str, tuple[float, str]] = {}  # by server: until when, and its note instead
@@ -127,7 +129,7 @@ def _estimate(body: Mapping[str, Any]) -> dict[str, Any]:
         with at_fault("backend"):
             spec = backend_spec(fields.backend)
             if spec is None:
-                spec, note = auto_backend(folder, *auto_spec())
+                spec, note = auto_backend(folder, *auto_spec(model_folders))
             backend, price_of = _resolve(spec)
         return estimate(request, backend, spec.kind, price_of, [note])
 
@@ -233,7 +235,7 @@ def _resolve(spec: BackendSpec) -> tuple[Backend, PriceOf | None]:
     """The backend, as a run would have it, and what it asks for its work, if it costs any."""
     folder = user_folder()
     if not isinstance(spec, FalSpec):
-        return resolve_backend(spec, folder), None
+        return resolve_backend(spec, folder, model_folders), None
     fal = resolve_fal(spec, folder)
 
     def price_of(pixels: Sequence[int]) -> tuple[float | None, str]:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ...backends import (
     ask_server,
-    clear_kept,
+    auto_spec,
+    clear_pictures,
     collect_job,
     describe_backend,
+    no_onereward,
     server_choices,
     view_journal,
 )
@@ -24,9 +26,8 @@ from ...config import preferences
 from ...config.credentials import set_variables, store_key
 from ...errors import InputError
 from ...image_io import encode_png
+from .. import model_folders
 from ..execution import user_folder
-from ..local_models import TRANSFORMER, auto_spec
-from ..model_folders import KINDS
 from . import estimate
 from .security import answer, is_here, json_body, one_text
 
@@ -121,7 +122,7 @@ async def _collect(request: web.Request) -> web.Response:
 async def _clear(request: web.Request) -> web.Response:
     """Drops the images that the journal keeps; the freed bytes."""
     await json_body(request, this_machine_only=True)
-    return await answer(lambda: {"freed": clear_kept(user_folder())})
+    return await answer(lambda: {"freed": clear_pictures(user_folder())})
 
 
 def _save(images: Tensor) -> list[dict[str, str]]:
@@ -146,9 +147,9 @@ def _describe(folder: Path) -> dict[str, Any]:
     backend, note, key, test: see describe_backend. local: {"ready", "words"}. key_form: {"usable",
     "words"}. servers: names. preferences: as stored, or null. trouble: what cannot be read.
     """
-    local, why_not = auto_spec()
+    local, why_not = auto_spec(model_folders)
     found: dict[str, Any] = dict(describe_backend(folder, local, why_not))
-    text = local.transformer if local else why_not or _no_model()
+    text = local.transformer if local else why_not or no_onereward(model_folders)
     found["local"] = {"ready": local is not None, "words": text}
     found["key_form"] = _key_form()
     trouble = []
@@ -163,14 +164,6 @@ def _describe(folder: Path) -> dict[str, Any]:
         found["preferences"] = None
         trouble.append(str(error))
     return {**found, "trouble": trouble}
-
-
-def _no_model() -> str:
-    kind = KINDS[TRANSFORMER.kind]
-    return (
-        f"There is no OneReward model in ComfyUI's models/{kind.folder} folder. Put one there, "
-        f"such as {TRANSFORMER.example} from {kind.source}."
-    )
 
 
 def _key_form() -> dict[str, Any]:

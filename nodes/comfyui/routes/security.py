@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from ...config.json_values import parse
 from ...errors import JournalError, OneRewardError, RemoteError
+from ...loopback import is_loopback
 
 LARGEST = 64 * 1024
 OWN_PAGE = ("same-origin", "none")  # Sec-Fetch-Site of ComfyUI's page, and of a typed address
@@ -26,7 +26,7 @@ async def json_body(request: web.Request, *, this_machine_only: bool) -> dict[st
     """The JSON object of a POST that a page of this ComfyUI, or a program, sent.
 
     Args:
-        this_machine_only: nobody but who sits at the machine that ComfyUI runs on may ask.
+        this_machine_only: only requests from the machine that ComfyUI runs on are answered.
 
     Raises:
         web.HTTPException: with JSON {"error": text}. 415: not sent as application/json, which a
@@ -69,13 +69,15 @@ def one_text(kind: type[T], body: Mapping[str, object]) -> T:
 
 
 def is_here(request: web.Request) -> bool:
-    """Whether it comes from this machine itself, and by this machine's own name: a site that
-    points its name at 127.0.0.1 gets a visitor's browser to ask from here, too.
+    """Whether a request comes from this machine, and by this machine's own name.
+
+    The name counts against DNS rebinding: a site that points its own name at 127.0.0.1 makes a
+    visitor's browser ask from here.
     """
     if any(name in request.headers for name in SPEAKS_FOR_ANOTHER):
         return False
     named = _split(f"//{request.host}")
-    return named is not None and _is_loopback(request.remote) and _is_loopback(named.hostname)
+    return named is not None and is_loopback(request.remote) and is_loopback(named.hostname)
 
 
 def _check_machine(request: web.Request) -> None:
@@ -85,7 +87,9 @@ def _check_machine(request: web.Request) -> None:
 
 
 def _from_own_page(request: web.Request) -> bool:
-    """True for programs as well, which name no origin: no page can make one ask."""
+    """False for a page of another site (cross-site request forgery). True for programs, which name
+    no origin and which no page can make ask.
+    """
     if request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGE:
         return False
     origin = request.headers.get("Origin")
@@ -100,18 +104,6 @@ def _split(url: str) -> SplitResult | None:
         return urlsplit(url)
     except ValueError:  # brackets that hold no address
         return None
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host or "")
-    except ValueError:
-        return False
-    # Listening on all addresses, a machine may see itself as ::ffff:127.0.0.1.
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address.is_loopback or bool(mapped and mapped.is_loopback)
 
 
 async def _read(request: web.Request) -> bytes:

@@ -18,8 +18,8 @@ import pytest
 import torch
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.tiny import make_request
-from onereward_pack.local_backend.backends import flux as backend_module
-from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.backends import preview as backend_module
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.local_backend.offload import devices
 from onereward_pack.local_backend.pipeline import pipeline_cache
 from onereward_pack.local_backend.pipeline.preview_components import (

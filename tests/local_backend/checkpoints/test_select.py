@@ -65,12 +65,29 @@ def test_a_diffusers_pipeline_is_such_a_folder_too(shelf: dict[str, Path]) -> No
     open_files(files)
 
 
+def test_what_lies_beside_the_transformer_in_its_pipeline_goes_before_other_files(
+    shelf: dict[str, Path], tmp_path: Path
+) -> None:
+    put(shelf, tmp_path, t5="t5xxl.safetensors", vae="ae.safetensors")
+    pipeline = tmp_path / "OneReward"
+    for file in shelf["pipeline"].rglob("*"):
+        target = pipeline / file.relative_to(shelf["pipeline"])
+        if file.is_file() and target.parent.name != "vae":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, target)
+    found = named(find_models(tmp_path), tmp_path)
+    assert [name.rpartition("/")[0] for name in found] == [
+        *("OneReward/transformer", "OneReward/text_encoder_2", "OneReward/text_encoder", "")
+    ]
+
+
 def test_a_sharded_model_is_its_index(tmp_path: Path) -> None:
     names = ["a.safetensors.index.json", "b.sft", "c/a.gguf"]
     for name in (*names, "a-00001-of-00002.safetensors", "a-00002-of-00002.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert select._candidates([tmp_path]) == [tmp_path / name for name in names]
+    found = select._candidates(tmp_path, [tmp_path])
+    assert [(one.name, one.path) for one in found] == [(name, tmp_path / name) for name in names]
 
 
 def test_what_is_missing_and_what_does_not_fit_is_said(

@@ -1,4 +1,4 @@
-"""A stored weight and its side-cars: what it stands for, and which forms are refused."""
+"""A stored weight and its quantisation metadata: what it stands for, which forms are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from onereward_pack.local_backend.checkpoints.module_weights import Source
-from onereward_pack.local_backend.checkpoints.quant_metadata import sort_out
+from onereward_pack.local_backend.checkpoints.quant_metadata import split_metadata
 from onereward_pack.local_backend.checkpoints.readers.open import open_tensors
 from onereward_pack.local_backend.quantization.fp8 import to_fp8
 from onereward_pack.local_backend.quantization.stored_weight import Stored, dense, stack
@@ -175,7 +175,7 @@ def test_notes_of_a_full_checkpoint_s_other_models_are_left_alone(tmp_path: Path
     tensors = {"x.a.weight": weight().to(FP8), "vae.b.weight": weight()}
     save_file(tensors, tmp_path / "a.safetensors", metadata)
     files = open_tensors(tmp_path / "a.safetensors")
-    weights, layers_found = sort_out(files, {"a.weight": "x.a.weight"})
+    weights, layers_found = split_metadata(files, {"a.weight": "x.a.weight"})
     assert weights == {"a.weight": "x.a.weight"}
     assert layers_found["a.weight"].format == "float8_e4m3fn"
 
@@ -185,11 +185,11 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
     "nvfp4": ({"a.comfy_quant": note(format="nvfp4")}, "quantised as nvfp4"),
     "rotated": (
         {"a.comfy_quant": note(format="int8_tensorwise", convrot=True)},
-        "int8_tensorwise with rotation",
+        "int8_tensorwise with rotation .Hadamard.",
     ),
     "rotated, inside": (
         {"a.comfy_quant": note(format="int8_tensorwise", params={"convrot": True})},
-        "int8_tensorwise with rotation",
+        "int8_tensorwise with rotation .Hadamard.",
     ),
     "no note": ({"a.comfy_quant": torch.zeros(3, dtype=torch.uint8)}, "makes no sense"),
     "another type": ({"a.comfy_quant": note(format="float8_e5m2")}, "noted as float8_e5m2 but"),
@@ -203,7 +203,7 @@ REFUSED: dict[str, tuple[dict[str, Tensor], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_side_car_that_is_no_plain_scale_is_refused(tmp_path: Path, case: str) -> None:
+def test_metadata_that_is_no_plain_scale_is_refused(tmp_path: Path, case: str) -> None:
     extras, words = REFUSED[case]
     with pytest.raises(CheckpointError, match=words):
         source(tmp_path, {"a.weight": weight().to(FP8)} | extras)

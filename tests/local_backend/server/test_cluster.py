@@ -35,7 +35,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 JOBS, SHORT, LONGER = 16, 3, 12  # steps of most jobs, and of those that a replica dies with
 ENDLESS = 400
-SECONDS = 60.0
+SECONDS = 240.0
 WORK = PaintRequest("a", {}, b"", b"", 1)
 Told = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.local_backend.server.messages import (
     Done,
     Event,

@@ -9,14 +9,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from fakes.model_folders import FolderPaths, model_modules
+from fakes.model_folders import FolderPaths, comfy_folders
+from onereward_pack.local_backend.checkpoints.select import TRANSFORMER, VAE, part_folder
 from onereward_pack.nodes.errors import ModelNotFoundError
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FolderPaths]:
-    with model_modules(tmp_path, monkeypatch) as (fake, modules):
-        fake.module = modules["model_folders"]
+    with comfy_folders(tmp_path, monkeypatch) as (fake, module):
+        fake.module = module
         yield fake
 
 
@@ -86,9 +87,10 @@ def test_a_flux_pipeline_folder_is_one_choice_and_its_own_transformer_none(
     put(tmp_path / "models/diffusers/list", "config.json", text="[]")
     assert folders.choices("transformer") == ["FLUX.1-Fill-dev/"]
     found = folders.locate("transformer", "FLUX.1-Fill-dev/")
-    assert folders.pipeline_part(found, "transformer") == found / "transformer"
-    assert folders.pipeline_part(found, "vae") is None
-    assert folders.pipeline_part(found / "transformer", "vae") is None
+    assert found == tmp_path / "models/diffusers/FLUX.1-Fill-dev"
+    assert part_folder(TRANSFORMER, found) == found / "transformer"
+    assert part_folder(VAE, found) is None
+    assert part_folder(VAE, found / "transformer") is None
 
 
 def test_the_transformers_in_a_clone_of_the_authors_repository_are_choices(

@@ -140,7 +140,7 @@ def test_a_name_that_somebody_pointed_at_this_machine_is_refused() -> None:
 
 
 def test_another_machine_gets_403_only_where_this_one_is_asked_for() -> None:
-    with mock.patch.object(security, "_is_loopback", lambda host: host != "127.0.0.1"):
+    with mock.patch.object(security, "is_loopback", lambda host: host != "127.0.0.1"):
         status, said = send(b"{}", JSON)
         assert status == 403 and "runs on" in said["error"]
         assert send(b"{}", JSON, this_machine_only=False)[0] == 200

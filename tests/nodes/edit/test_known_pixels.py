@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onereward_pack.local_backend.backends.flux import LocalBackend, PreviewBackend
+from onereward_pack.local_backend.backends.flux import LocalBackend
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.nodes.backends import resolve_backend
 from onereward_pack.nodes.canvas.crop_plan import plan_crops
 from onereward_pack.nodes.canvas.extend import Margins, extend_picture, new_area

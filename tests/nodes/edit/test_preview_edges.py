@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes.backend import RecordingProgress
-from onereward_pack.local_backend.backends.flux import PreviewBackend
+from onereward_pack.local_backend.backends.preview import PreviewBackend
 from onereward_pack.nodes.contracts import EditRecipe, EditTask
 from onereward_pack.nodes.edit.run import edit, extend
 from torch import Tensor

@@ -10,7 +10,7 @@ import pytest
 from fakes.fal_edits import Watched, hurry, small_request
 from fakes.fal_journals import begin, finished, job_in, write
 from fakes.fal_server import FalServer
-from onereward_pack.nodes.backends import clear_kept, collect_job, resolve_backend, view_journal
+from onereward_pack.nodes.backends import clear_pictures, collect_job, resolve_backend, view_journal
 from onereward_pack.nodes.contracts import FalSpec
 from onereward_pack.nodes.errors import InputError, JournalError, RemoteError
 from onereward_pack.nodes.fal import job_store as module
@@ -55,7 +55,7 @@ def test_a_job_is_told_by_what_a_person_knows_it_by(tmp_path: Path) -> None:
     number = journal.begin("key", "fal", "run", 0.5, SpendLimits(0, 0), "seed 7, 1024x768")
     assert isinstance(number, int)
     journal.sent(number, "id-1")
-    journal.keep(number, State.DONE, [b"one", b"three"], 0.25, '{"seed": 7}')
+    journal.retain(number, State.DONE, [b"one", b"three"], 0.25, '{"seed": 7}')
     [job] = view(tmp_path, NAMES)["jobs"]
     assert job.pop("created") > 1.7e9
     assert job == {
@@ -132,7 +132,7 @@ def test_clearing_drops_the_images_and_keeps_the_ledger(tmp_path: Path) -> None:
     under_way = begin(journal, "under way")
     journal.sent(under_way, "id-under way")
     before = (tmp_path / FILE_NAME).stat().st_size
-    assert clear_kept(tmp_path) == 1500
+    assert clear_pictures(tmp_path) == 1500
     jobs = {job["request_id"]: job for job in view(tmp_path, NAMES)["jobs"]}
     assert [jobs[f"id-{key}"]["state"] for key in ("a", "b", "under way")] == [
         "no picture is kept any more", "no picture is kept any more", "sent, no result yet"
@@ -141,7 +141,7 @@ def test_clearing_drops_the_images_and_keeps_the_ledger(tmp_path: Path) -> None:
     assert view(tmp_path, NAMES)["totals"]["pictures"] == 0
     assert (tmp_path / FILE_NAME).stat().st_size <= before
     assert journal.find("a") is None and journal.find("under way") is not None
-    assert clear_kept(tmp_path) == 0
+    assert clear_pictures(tmp_path) == 0
 
 
 def test_a_broken_journal_is_named(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_job_is_collected_from_the_journal_and_after_clearing_from_its_service
     asked = len(fal.requests)
     again = collect_job(painted.request_id, tmp_path)
     assert again.images.equal(painted.images) and len(fal.requests) == asked
-    clear_kept(tmp_path)
+    clear_pictures(tmp_path)
     again = collect_job(painted.request_id, tmp_path)
     assert again.images.equal(painted.images) and len(fal.requests) > asked
     assert fal.paid == 1 and view_journal(tmp_path)["jobs"][0]["state"] == "done"
@@ -179,7 +179,7 @@ def test_a_job_of_a_named_server_is_collected_there(
     one.admit([request], Watched())
     painted = one.run(request, Watched())
     assert painted.request_id and view_journal(tmp_path)["jobs"][0]["server"] == "studio"
-    clear_kept(tmp_path)
+    clear_pictures(tmp_path)
     assert collect_job(painted.request_id, tmp_path).images.equal(painted.images)
     servers.unlink()
     with pytest.raises(InputError, match="no longer named"):
@@ -201,7 +201,7 @@ def test_a_job_that_the_service_has_forgotten_is_an_error_in_words(
     request, one = small_request(), resolve_backend(FalSpec(), tmp_path)
     one.admit([request], Watched())
     painted = one.run(request, Watched())
-    clear_kept(tmp_path)
+    clear_pictures(tmp_path)
     fal.jobs.clear()
     with pytest.raises(RemoteError, match="no longer has this job"):
         collect_job(painted.request_id or "", tmp_path)

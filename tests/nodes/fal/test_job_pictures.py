@@ -57,7 +57,7 @@ def test_pictures_are_private_files_and_the_database_stays_small(tmp_path: Path)
 def test_a_result_that_is_written_again_leaves_no_file_of_the_first(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     number = finished(journal, "a", 10)
-    journal.keep(number, State.DONE, [b"new"], None, "{}")
+    journal.retain(number, State.DONE, [b"new"], None, "{}")
     assert journal.images(number) == [b"new"] and len(files(tmp_path)) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_was_swept_before_its_row_was_written_is_reported(
 
     monkeypatch.setattr(journal.pictures, "write_all", swept)
     with pytest.raises(JournalError, match="cannot be used"):
-        journal.keep(number, State.DONE, [b"gone"], None, "{}")
+        journal.retain(number, State.DONE, [b"gone"], None, "{}")
     entry = Journal(tmp_path).find("key")
     assert entry is not None and entry.state is State.SENT
 
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_keeps_nothing_and_says_so(tmp_path: Pat
     (tmp_path / FOLDER).mkdir(mode=0o500)
     tmp_path.chmod(0o755)
     with without_rights(), pytest.raises(JournalError):
-        journal.keep(number, State.DONE, [b"picture"], 1.0, "{}")
+        journal.retain(number, State.DONE, [b"picture"], 1.0, "{}")
     entry = journal.find("key")
     assert entry is not None and entry.state is State.SENT and files(tmp_path) == []
 
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     number = begin(journal)
     journal.sent(number, "id-1")
     with disk_of(1 << 20), pytest.raises(JournalError, match="Make room"):
-        journal.keep(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
+        journal.retain(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
     assert files(tmp_path) == []
 
 
@@ -178,7 +178,7 @@ def test_a_result_whose_row_could_not_be_written_follows_with_the_next_write(
     number = begin(journal)
     journal.sent(number, "id-1")
     with locked(tmp_path), pytest.raises(JournalError, match="locked"):
-        journal.keep(number, State.DONE, [b"picture"], 0.5, "{}", "id-1")
+        journal.retain(number, State.DONE, [b"picture"], 0.5, "{}", "id-1")
     begin(Journal(tmp_path), "another")
     entry = journal.find("key")
     assert entry is not None and entry.state is State.DONE

@@ -120,7 +120,7 @@ def test_a_kept_result_comes_back_in_order(tmp_path: Path) -> None:
     journal, images = Journal(tmp_path), [b"first", b"", bytes(range(256))]
     number = begin(journal)
     journal.sent(number, "id-1")
-    journal.keep(number, State.DONE, images, 0.5, '{"seed": 7}')
+    journal.retain(number, State.DONE, images, 0.5, '{"seed": 7}')
     entry = Journal(tmp_path).find("key")
     assert entry is not None and entry.state is State.DONE
     assert (entry.request_id, entry.meta) == ("id-1", '{"seed": 7}')

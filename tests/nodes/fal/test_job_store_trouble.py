@@ -10,9 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fakes.fal_edits import wait_for
 from fakes.fal_journals import NO_LIMITS, begin, disk_of, program, without_rights
 from onereward_pack.nodes.errors import JournalError
-from onereward_pack.nodes.fal import job_database
+from onereward_pack.nodes.fal import job_database, job_sends
 from onereward_pack.nodes.fal.job_database import FILE_NAME
 from onereward_pack.nodes.fal.job_states import State
 from onereward_pack.nodes.fal.job_store import SESSION, Entry, Journal
@@ -66,7 +67,7 @@ def test_a_full_disk_keeps_nothing_of_a_result_and_says_so(tmp_path: Path) -> No
     number = begin(journal)
     journal.sent(number, "id-1")
     with disk_of(1 << 20), pytest.raises(JournalError, match="Make room") as failure:
-        journal.keep(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
+        journal.retain(number, State.DONE, [b"small", bytes(4 << 20)], 9.0, "{}")
     assert str(tmp_path / FILE_NAME) in str(failure.value)
     entry = journal.find("key")
     assert entry is not None and entry.state is State.SENT and journal.images(number) == []
@@ -153,3 +154,31 @@ def test_a_program_that_reads_holds_up_nobody_who_writes(
         assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
         begin(journal, "other")
         assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+
+
+def test_a_heartbeat_makes_no_journal_where_the_user_took_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job_sends, "HEARTBEAT", 0.02)
+    journal = Journal(tmp_path)
+    number = begin(journal)
+    gone(tmp_path)
+    wait_for(lambda: "cannot be used" in caplog.text)
+    assert not (tmp_path / FILE_NAME).exists()
+    journal.sends.end(number)
+
+
+def test_a_heartbeat_renews_the_lease_while_the_send_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lease() -> float:
+        with journal.open() as db:
+            return float(db.execute("SELECT lease FROM jobs").fetchone()[0])
+
+    monkeypatch.setattr(job_sends, "HEARTBEAT", 0.02)
+    journal = Journal(tmp_path)
+    number, begun = begin(journal), lease()
+    wait_for(lambda: lease() > begun)
+    journal.sent(number, "id-1")
+    wait_for(lambda: not journal.sends._beating)
+    assert not job_sends.is_leased(None) and job_sends.is_leased(job_sends.new_lease() - 0.1)

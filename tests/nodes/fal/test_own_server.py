@@ -32,9 +32,8 @@ from onereward_pack.nodes.errors import InputError, RemoteError
 from onereward_pack.nodes.estimate.estimator import money
 from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
-from onereward_pack.nodes.fal.cancellation import NoProgress
 from onereward_pack.nodes.fal.endpoints import QUEUE_URL_VARIABLE, find_server
-from onereward_pack.nodes.fal.log_progress import Steps
+from onereward_pack.nodes.fal.progress import NoProgress, StepProgress
 from onereward_pack.nodes.fal.schemas import Status
 
 AT_ONCE = 2.0  # seconds, on a busy machine
@@ -93,9 +92,15 @@ OTHER_FORMS = [
 def test_a_line_of_another_form_is_words_as_before(
     studio: FalServer, tmp_path: Path, line: str
 ) -> None:
-    studio.run_seconds = 0.1
+    class UntilRunning(Watched):
+        def status(self, text: str) -> None:
+            super().status(text)
+            if text.startswith("running"):
+                studio.release()
+
+    studio.hold("running")
     studio.next_job(fal_faults.logs([line]))
-    progress = Watched()
+    progress = UntilRunning()
     run(studio_of(studio, tmp_path), small_request(), progress)
     assert progress.steps == [] and f"running, 0 s: {line}" in progress.texts
 
@@ -103,7 +108,7 @@ def test_a_line_of_another_form_is_words_as_before(
 def told(*answers: tuple[str, list[str]]) -> list[tuple[int, int]]:
     """How the bar moves while the service answers with these states and lines."""
     progress = Watched()
-    steps = Steps(progress)
+    steps = StepProgress(progress)
     for state, lines in answers:
         steps.take(Status(state, None, tuple(lines), False))
     return progress.steps

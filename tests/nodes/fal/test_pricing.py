@@ -13,7 +13,7 @@ from fakes.fal_edits import hurry, server_of
 from fakes.fal_faults import Fault
 from fakes.fal_server import ENDPOINT, FalServer
 from onereward_pack.nodes.errors import CredentialsError
-from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.client import FalClient
 from onereward_pack.nodes.fal.pricing import Price, ask_price
 
@@ -29,7 +29,7 @@ def fal(monkeypatch: pytest.MonkeyPatch) -> Iterator[FalServer]:
 
 def ask(fal: FalServer, key: str = "id:secret") -> Price | None:
     with closing(FalClient(server_of(fal), key)) as client:
-        return ask_price(client, Waiting(RecordingProgress(), 30))
+        return ask_price(client, Cancellation(RecordingProgress(), 30))
 
 
 def told(fal: FalServer, body: object) -> Price | None:
@@ -130,7 +130,7 @@ def test_a_key_that_is_refused_is_an_error_and_not_an_unknown_price(fal: FalServ
 def test_a_cancel_ends_the_question(fal: FalServer) -> None:
     fal.fail("pricing", fal_faults.silence(5))
     with closing(FalClient(server_of(fal), fal.key)) as client, pytest.raises(Interrupted):
-        ask_price(client, Waiting(RecordingProgress(cancel_at=0), 30))
+        ask_price(client, Cancellation(RecordingProgress(cancel_at=0), 30))
 
 
 def test_a_megapixel_is_a_million_pixels_and_an_image_is_an_image() -> None:

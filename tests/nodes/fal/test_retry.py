@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -10,12 +11,13 @@ import pytest
 from fakes.backend import Interrupted, RecordingProgress
 from fakes.fal_edits import hurry
 from onereward_pack.nodes.errors import RemoteError
-from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.retry import (
+    ATTEMPTS,
     LONGEST_PAUSE,
-    TRIES,
+    Retry,
+    ask_idempotent,
     is_transient,
-    patiently,
     retry_after,
 )
 from onereward_pack.nodes.fal.transport import ConnectionLost, Reply
@@ -41,7 +43,7 @@ def answering(*answers: Reply | ConnectionLost) -> tuple[Callable[[], Reply], li
 
 
 def ask(call: Callable[[], Reply], progress: RecordingProgress | None = None) -> Reply:
-    return patiently(call, Waiting(progress or RecordingProgress(), 30))
+    return ask_idempotent(call, Cancellation(progress or RecordingProgress(), 30))
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524, 530])
@@ -79,7 +81,7 @@ def test_what_passes_is_asked_again(
 ) -> None:
     hurry(monkeypatch, 50)
     call, made = answering(trouble, trouble, reply(200))
-    assert ask(call).status == 200 and len(made) == TRIES == 3
+    assert ask(call).status == 200 and len(made) == ATTEMPTS == 3
 
 
 def test_what_does_not_pass_is_asked_once() -> None:
@@ -114,3 +116,38 @@ def test_a_cancel_ends_the_wait() -> None:
     with pytest.raises(Interrupted):
         ask(call, Later())
     assert time.monotonic() - start < 5
+
+
+def retry_of(call: Callable[[], Reply], **policy: float) -> Reply:
+    def backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+        return None if isinstance(outcome, Reply) and outcome.ok else 0.01 * attempts
+
+    return Retry[Reply](backoff, **policy).run(call, Cancellation(RecordingProgress(), 30))
+
+
+def test_a_policy_without_a_number_of_attempts_ends_when_patience_does() -> None:
+    call, made = answering(reply(503))
+    assert retry_of(call, attempts=math.inf, patience=0.1).status == 503
+    assert len(made) > ATTEMPTS and 0.1 < made[-1] - made[0] < 5
+
+
+def test_patience_begins_with_the_first_failure() -> None:
+    call, made = answering(ConnectionLost("Lost.", sent=True), reply(200))
+
+    def slow() -> Reply:
+        time.sleep(0.2)
+        return call()
+
+    assert retry_of(slow, patience=0.1).ok and len(made) == 2
+
+
+def test_an_exception_that_the_policy_does_not_name_is_not_retried() -> None:
+    made = []
+
+    def call() -> Reply:
+        made.append(1)
+        raise RemoteError("Refused.")
+
+    with pytest.raises(RemoteError, match="Refused"):
+        retry_of(call)
+    assert len(made) == 1

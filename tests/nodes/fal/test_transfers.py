@@ -14,7 +14,7 @@ from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.errors import BalanceError, CredentialsError, RemoteError
 from onereward_pack.nodes.fal import transfers
-from onereward_pack.nodes.fal.cancellation import Waiting
+from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.client import FalClient
 from onereward_pack.nodes.fal.schemas import File
 from onereward_pack.nodes.fal.transfers import fetch, picture_url
@@ -48,13 +48,13 @@ def client(fal: FalServer) -> Iterator[FalClient]:
 
 
 def sent(client: FalClient, picture: torch.Tensor, private: bool = False) -> str:
-    return picture_url(client, picture, private, Waiting(RecordingProgress(), 30))
+    return picture_url(client, picture, private, Cancellation(RecordingProgress(), 30))
 
 
 def fetched(
     client: FalClient, url: str, size: tuple[int | None, int | None] = (32, 24), most: int = 10**6
 ) -> bytes:
-    data, pixels = fetch(client, File(url, *size), ID, most, Waiting(RecordingProgress(), 30))
+    data, pixels = fetch(client, File(url, *size), ID, most, Cancellation(RecordingProgress(), 30))
     assert torch.equal(pixels, decode_image(data)[0, ..., :3])
     return data
 

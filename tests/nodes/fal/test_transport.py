@@ -19,11 +19,12 @@ from fakes.fal_edits import attempt
 from fakes.fal_faults import Fault
 from fakes.fal_server import FalServer
 from onereward_pack.nodes.config.credentials import ApiKey
-from onereward_pack.nodes.fal.auth import KeyAuth, NoAuth
 from onereward_pack.nodes.fal.client import FalClient
 from onereward_pack.nodes.fal.endpoints import Server
 from onereward_pack.nodes.fal.transport import (
     ConnectionLost,
+    KeyAuth,
+    NoAuth,
     Oversized,
     Reply,
     Upload,

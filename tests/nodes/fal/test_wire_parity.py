@@ -29,8 +29,9 @@ from fakes.fal_server import ENDPOINT, LOGS, PHASES, FalServer
 from onereward_pack.nodes.contracts import EditRecipe, EditTask, FalSpec
 from onereward_pack.nodes.fal import transfers
 from onereward_pack.nodes.fal.backend import FalBackend
-from onereward_pack.nodes.fal.cancellation import NoProgress, Waiting
+from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.client import FalClient
+from onereward_pack.nodes.fal.progress import NoProgress
 from onereward_pack.nodes.fal.schemas import Submission, submission_at
 from onereward_pack.nodes.image_io import data_uri, encode_png
 from PIL import Image
@@ -120,8 +121,8 @@ def run(fal: FalServer, folder: Path, case: Case = USUAL) -> None:
     assert len(fal_edits.run(backend, request).images) == recipe.num_images
 
 
-def patience() -> Waiting:
-    return Waiting(NoProgress(), 30)
+def patience() -> Cancellation:
+    return Cancellation(NoProgress(), 30)
 
 
 PRELUDE = """

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes.model_folders import model_modules
+from fakes.model_folders import comfy_folders
 from fakes.model_shelf import Models, write_shelf
-from onereward_pack.nodes.backends import resolve_backend
+from onereward_pack.local_backend.checkpoints import select
+from onereward_pack.nodes.backends import auto_spec, find_files, resolve_backend
 from onereward_pack.nodes.contracts import LocalSpec
 from onereward_pack.nodes.errors import CheckpointError, InputError, ModelNotFoundError
 from safetensors.torch import load_file, save_file
@@ -27,8 +28,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def models(
     tmp_path: Path, shelf: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Models]:
-    with model_modules(tmp_path, monkeypatch) as (_, modules):
-        yield Models(tmp_path, shelf, modules["local_models"])
+    with comfy_folders(tmp_path, monkeypatch) as (_, menus):
+        yield Models(tmp_path, shelf, menus)
 
 
 def test_auto_finds_every_part_by_what_is_in_it_whatever_its_name(models: Models) -> None:
@@ -51,13 +52,15 @@ def test_the_choice_is_told_and_what_no_file_can_tell_is_told_too(models: Models
     )  # fmt: skip
     others = "t5xxl_fp16.safetensors, clip_l.safetensors, ae.safetensors"
     said = f"a.safetensors (no file says whether it is OneReward's), {others}"
-    assert models.module.find_files(LocalSpec()).words == said
-    found = models.module.find_files(spec)
-    assert found.words == f"{said}, removal.safetensors x 0.5"
+    assert find_files(LocalSpec(), models.menus).summary == said
+    found = find_files(spec, models.menus)
+    assert found.summary == f"{said}, removal.safetensors x 0.5"
     assert (found.files.lora_strength, found.files.precision) == (0.5, "fp8")
     assert (found.files.compile, found.files.attention) == (True, "fastest")
     models.put(fill_fp8="x/OneReward_fp8.safetensors")
-    assert models.module.find_files(LocalSpec()).words.startswith("x/OneReward_fp8.safetensors, t5")
+    assert find_files(LocalSpec(), models.menus).summary.startswith(
+        "x/OneReward_fp8.safetensors, t5"
+    )
 
 
 def test_auto_prefers_the_usual_name_then_the_least_rounded_file(models: Models) -> None:
@@ -87,7 +90,9 @@ def test_a_named_file_is_taken_though_another_would_be_automatic(models: Models)
     found = models.files(transformer="fill.gguf", t5xxl="t5.gguf")
     assert found["transformer"] == "diffusion_models/fill.gguf"
     assert found["text_encoder_2"] == "text_encoders/t5.gguf"
-    assert "no file says" not in models.module.find_files(LocalSpec(transformer="fill.gguf")).words
+    assert (
+        "no file says" not in find_files(LocalSpec(transformer="fill.gguf"), models.menus).summary
+    )
 
 
 def test_a_pipeline_folder_brings_its_own_parts(models: Models) -> None:
@@ -212,11 +217,9 @@ def test_a_file_in_a_format_that_cannot_be_read_is_passed_by_and_refused_by_name
 def test_a_header_is_read_once_while_the_file_stays_as_it_is(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from onereward_pack.local_backend.checkpoints.readers import open
-
     opened: list[str] = []
-    real = open.open_tensors
-    monkeypatch.setattr(open, "open_tensors", lambda p: opened.append(p.name) or real(p))
+    real = select.open_tensors
+    monkeypatch.setattr(select, "open_tensors", lambda p: opened.append(p.name) or real(p))
     models.put_parts()
     models.put(fill="OneReward.safetensors")
     models.files()
@@ -243,15 +246,15 @@ def test_the_auto_rule_takes_a_onereward_file_with_all_parts_on_a_gpu_that_can(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     can_run(monkeypatch, True)
-    assert models.module.auto_spec() == (None, "")
+    assert auto_spec(models.menus) == (None, "")
     models.put(fill="flux1-fill-dev.safetensors")
     models.put_parts()
-    assert models.module.auto_spec() == (None, "")  # a FLUX.1-Fill may be anybody's
+    assert auto_spec(models.menus) == (None, "")  # a FLUX.1-Fill may be anybody's
     models.put(fill_gguf="OneReward-Q8.gguf", fill_fp8="OneReward-fp8.safetensors")
-    spec, why_not = models.module.auto_spec()
+    spec, why_not = auto_spec(models.menus)
     assert (spec, why_not) == (LocalSpec(transformer="OneReward-Q8.gguf"), "")
     can_run(monkeypatch, False)
-    spec, why_not = models.module.auto_spec()
+    spec, why_not = auto_spec(models.menus)
     assert spec is None
     assert why_not == "OneReward-Q8.gguf is there, but no GPU that can hold it."
 
@@ -261,7 +264,7 @@ def test_the_auto_rule_says_what_a_onereward_file_lacks(
 ) -> None:
     can_run(monkeypatch, True)
     models.put(fill="OneReward.safetensors", t5="t5xxl.safetensors", vae="ae.safetensors")
-    spec, why_not = models.module.auto_spec()
+    spec, why_not = auto_spec(models.menus)
     assert spec is None
     assert why_not.startswith(
         "OneReward.safetensors is there, but it is not used. There is no CLIP"
@@ -277,7 +280,7 @@ def test_the_auto_rule_says_that_a_onereward_file_is_broken_and_takes_no_other_f
     broken = models.base / "models/diffusion_models/OneReward.safetensors"
     broken.write_bytes((models.base / "models/diffusion_models/flux1-fill-dev.safetensors")
                        .read_bytes()[:-100])  # fmt: skip
-    spec, why_not = models.module.auto_spec()
+    spec, why_not = auto_spec(models.menus)
     assert spec is None
     assert why_not.startswith(
         "OneReward.safetensors is there, but it is not used. OneReward.safetensors is damaged"
@@ -289,13 +292,15 @@ def test_a_spec_becomes_a_backend_of_these_files_and_a_wrong_file_none(
 ) -> None:
     models.put_parts()
     models.put(fill="OneReward.safetensors", dev="dev.safetensors")
-    backend = resolve_backend(LocalSpec(), tmp_path)
+    backend = resolve_backend(LocalSpec(), tmp_path, models.menus)
     assert backend.capabilities.max_pixels == 1024 * 1024 and not backend.capabilities.remote
     with pytest.raises(CheckpointError, match="dev.safetensors is FLUX.1-dev"):
-        resolve_backend(LocalSpec(transformer="dev.safetensors"), tmp_path)
+        resolve_backend(LocalSpec(transformer="dev.safetensors"), tmp_path, models.menus)
     with pytest.raises(InputError, match='precision is "int3". Use one of: auto, file, fp8'):
-        resolve_backend(LocalSpec(precision="int3"), tmp_path)
+        resolve_backend(LocalSpec(precision="int3"), tmp_path, models.menus)
     with pytest.raises(InputError, match='attention is "sage". Use one of: default, fastest'):
-        resolve_backend(LocalSpec(attention="sage"), tmp_path)
+        resolve_backend(LocalSpec(attention="sage"), tmp_path, models.menus)
     with pytest.raises(ModelNotFoundError, match='no "gone.safetensors"'):
-        resolve_backend(LocalSpec(vae="gone.safetensors"), tmp_path)
+        resolve_backend(LocalSpec(vae="gone.safetensors"), tmp_path, models.menus)
+    with pytest.raises(InputError, match="names files of ComfyUI's menus"):
+        resolve_backend(LocalSpec(), tmp_path)

@@ -1,4 +1,7 @@
-"""The denoising steps that a job's log lines tell, on the bar instead of in the words beside it."""
+"""A job's progress as the node shows it: the bar from its log lines, and the status text beside it.
+
+fal has no field for progress: a status answer has a state, a place in the queue and log lines.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from .schemas import Status
 STEP = re.compile(r"step ([0-9]{1,6}) of ([0-9]{1,6})")  # the whole line, and no other form
 
 
-class Steps:
-    """Moves the bar for one job. It goes back only with a job that goes back to the queue."""
+class StepProgress:
+    """Moves the bar for one job, by log lines that name a denoising step. The bar goes back only
+    with a job that goes back to the queue.
+    """
 
     def __init__(self, progress: ProgressSink) -> None:
         self._progress = progress
@@ -36,6 +41,28 @@ class Steps:
         if self._furthest:
             self._furthest = 0
             self._progress.step(0, self._total)
+
+
+def status_text(status: Status, elapsed: float) -> str:
+    """Where a job is, after so many seconds."""
+    if status.state == "IN_QUEUE":
+        ahead = "" if status.queue_position is None else f", position {status.queue_position}"
+        return f"in queue{ahead}, {elapsed:.0f} s"
+    line = f": {status.logs[-1][:80]}" if status.logs else ""
+    return f"running, {elapsed:.0f} s{line}"
+
+
+class NoProgress:
+    """A sink for work that the user has already cancelled, or does not watch."""
+
+    def step(self, value: int, total: int, preview: object = None) -> None:
+        pass
+
+    def status(self, text: str) -> None:
+        pass
+
+    def check_interrupted(self) -> None:
+        pass
 
 
 def _read(line: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""The ceilings of a machine: no cap of a node gets above them, and an error names them."""
+"""The spend limits of a machine: no cap of a node gets above them, and an error names them."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def backend(folder: Path, **spec: float) -> Backend:
 NOT_A_NUMBER = float("nan")
 
 
-@pytest.mark.parametrize(("cap", "ceiling", "lower", "is_ceiling"), [
+@pytest.mark.parametrize(("cap", "ceiling", "lower", "is_machines"), [
     (5.0, 0.0, 5.0, False), (0.0, 0.0, 0.0, False), (5.0, 9.0, 5.0, False),
     (5.0, 2.0, 2.0, True), (0.0, 2.0, 2.0, True), (2.0, 2.0, 2.0, True),
     (-1.0, 2.0, 2.0, True), (NOT_A_NUMBER, 2.0, 2.0, True),
 ])  # fmt: skip
 @pytest.mark.parametrize("which", ["run", "session"])
 def test_the_smaller_one_counts_and_0_is_none(
-    which: str, cap: float, ceiling: float, lower: float, is_ceiling: bool
+    which: str, cap: float, ceiling: float, lower: float, is_machines: bool
 ) -> None:
-    ceilings = {"run_ceiling": 0.0, "session_ceiling": 0.0, f"{which}_ceiling": ceiling}
-    spec = limited(FalSpec(**{f"{which}_cap": cap}), **ceilings)  # type: ignore[arg-type]
+    limits = {"run_limit": 0.0, "session_limit": 0.0, f"{which}_limit": ceiling}
+    spec = limited(FalSpec(**{f"{which}_cap": cap}), **limits)  # type: ignore[arg-type]
     found = getattr(spec, f"{which}_cap")
-    assert found == lower and isinstance(found, MachineLimit) == is_ceiling
+    assert found == lower and isinstance(found, MachineLimit) == is_machines
     other = {"run": "session", "session": "run"}[which]
     assert getattr(spec, f"{other}_cap") == getattr(FalSpec(), f"{other}_cap")
 
