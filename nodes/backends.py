@@ -30,9 +30,10 @@ COLLECT_SECONDS = 60  # how long a job that is not finished is waited for
 def auto_backend(
     folder: Path, local: LocalSpec | None = None, why_not: str = ""
 ) -> tuple[BackendSpec, str]:
-    """What runs when nothing is connected, and what the user is told: a OneReward model on this
-    machine if there is one, else fal if a key is set, else the preview model; in another order if
-    the user set one. What cannot run is passed over.
+    """What runs when nothing is connected, and a note on it for the user.
+
+    It is a OneReward model on this machine if there is one, else fal if a key is set, else the
+    preview model; in another order if the user set one. What cannot run is passed over.
 
     Args:
         folder: the pack's user folder.
@@ -44,19 +45,19 @@ def auto_backend(
         InputError: the stored order cannot be read.
     """
     order = load(folder).auto_order
-    said = "" if order == ORDER else ORDER_NOTE
+    order_note = "" if order == ORDER else ORDER_NOTE
     for place, kind in enumerate(order):
         missed = why_not if "local" in order[:place] else ""
         if kind == "local" and local is not None:
-            return local, _words(f"{LOCAL_NOTE} {local.transformer}.", said)
+            return local, _sentences(f"{LOCAL_NOTE} {local.transformer}.", order_note)
         if kind == "fal" and find_key(folder):
-            return FalSpec(), _words(FAL_NOTE, missed, said)
+            return FalSpec(), _sentences(FAL_NOTE, missed, order_note)
         if kind == "preview":
-            return PREVIEW, _words(PREVIEW_NOTE, missed, said)
+            return PREVIEW, _sentences(PREVIEW_NOTE, missed, order_note)
     raise AssertionError("the preview model can always run")
 
 
-def _words(*sentences: str) -> str:
+def _sentences(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
@@ -112,7 +113,7 @@ def _resolve_model(spec: ModelSpec) -> Backend:
 
 
 def find_files(spec: LocalSpec, menus: ModelMenus) -> FoundFiles:
-    """The files that a spec names, told by their headers; see checkpoints.local_spec.find_files."""
+    """The files that a spec names, checked by header; see checkpoints.local_spec.find_files."""
     from ..local_backend.checkpoints.local_spec import find_files
 
     return find_files(spec, menus)
@@ -143,10 +144,10 @@ def no_onereward(menus: ModelMenus) -> str:
 
 
 def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
-    """The fal backend, with its server looked up and its caps below the ceilings of this machine.
+    """The fal backend, with its server looked up and this machine's spend limits applied.
 
     Raises:
-        InputError: there is no such server, or the ceilings cannot be read.
+        InputError: there is no such server, or the spend limits cannot be read.
     """
     from .fal.backend import FalBackend
     from .fal.endpoints import FAL_NAME, find_server
@@ -166,14 +167,14 @@ def resolve_fal(spec: FalSpec, folder: Path) -> FalBackend:
 def describe_backend(
     folder: Path, local: LocalSpec | None = None, why_not: str = ""
 ) -> dict[str, str]:
-    """In words: what runs when nothing is connected, where fal's key comes from, and how to test
-    it. Nothing is sent; the key itself is not in it.
+    """For the settings page: what runs when nothing is connected, where fal's key comes from, and
+    how to test it. Nothing is sent; the key itself is not in it.
 
     Args: those of auto_backend.
     """
     try:
         spec, note = auto_backend(folder, local, why_not)
-    except CredentialsError:  # a run would end with these words, which _describe_key has as well
+    except CredentialsError:  # a run would end with this message, which _describe_key has as well
         spec, note = FalSpec(), FAL_NOTE
     except InputError as error:
         spec, note = BackendSpec("none"), str(error)
@@ -192,7 +193,7 @@ def _describe_key(folder: Path) -> dict[str, str]:
 
 
 def ask_server(name: str, folder: Path) -> str:
-    """Words about a server that answers, and knows the key if it wants one. Free of charge.
+    """A sentence about a server that answers, and knows the key if it wants one. Free of charge.
 
     Raises:
         InputError: there is no such server.

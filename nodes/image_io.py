@@ -45,7 +45,7 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if _has_library(name))
 
 
-def format_words() -> str:
+def format_names() -> str:
     """The same for the user: "PNG, JPEG or GIF"."""
     *most, last = (_FORMATS[name] for name in formats())
     return f"{', '.join(most)} or {last}"
@@ -245,5 +245,5 @@ def _too_large(name: str, pixels: str, max_pixels: int | None) -> PictureTooLarg
 
 def _unreadable(name: str, why: str) -> InputError:
     return InputError(
-        f"{name} is not a readable picture ({why}). Use a whole {format_words()} file."
+        f"{name} is not a readable picture ({why}). Use a whole {format_names()} file."
     )

@@ -73,6 +73,16 @@ def _text(node: ast.AST) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else "..."
 
 
+def undefined(answer: str) -> Iterator[str]:
+    """The quoted names that none of the quoted files defines as a function, class or constant."""
+    quoted = re.findall(r"`([^`]+)`", answer)
+    files = [ROOT / path for path in quoted if path.endswith(".py")]
+    source = "\n".join(file.read_text("utf-8") for file in files)
+    for name in (part for path in quoted if "/" not in path for part in path.split(".")):
+        if not re.search(rf"^ *(?:def {name}\(|class {name}\b|{name}(?::.+)? = )", source, re.M):
+            yield name
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= README_LINES
 
@@ -86,6 +96,13 @@ def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page: Path) ->
 def test_every_path_of_the_pack_that_a_page_names_is_there(page: Path) -> None:
     paths = set(_PATH.findall(page.read_text("utf-8")))
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_name_of_the_table_of_questions_is_defined_in_a_file_beside_it() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    answers = re.findall(r"^\| [^|]+\? \| (.+) \|$", text, re.MULTILINE)
+    assert len(answers) > 20
+    assert [name for answer in answers for name in undefined(answer)] == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

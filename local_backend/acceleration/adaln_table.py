@@ -111,7 +111,7 @@ class ModulationTable:
             row.current = row.rows[step]
 
     def clear(self) -> None:
-        """Lets go of the rows on the device."""
+        """Frees the rows on the device; the host's cache stays."""
         self._ready = None
         for row in self._rows.values():
             row.rows = row.current = None
@@ -121,7 +121,7 @@ class ModulationTable:
         return any(layer in self._rows or layer.startswith("time_text_embed") for layer in layers)
 
     def forget(self) -> None:
-        """Lets go of all rows: the layers have changed."""
+        """Frees all rows, cached ones too: the layers have changed."""
         self.clear()
         self._cache.clear()
 

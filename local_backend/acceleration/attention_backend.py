@@ -13,8 +13,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 # torch before 2.5 has no cuDNN; what a card cannot run is left out as it is measured.
 BACKENDS: Mapping[str, SDPBackend] = {
-    words: getattr(SDPBackend, name)
-    for words, name in (
+    short: getattr(SDPBackend, name)
+    for short, name in (
         ("cuDNN", "CUDNN_ATTENTION"),
         ("flash", "FLASH_ATTENTION"),
         ("efficient", "EFFICIENT_ATTENTION"),
@@ -22,7 +22,7 @@ BACKENDS: Mapping[str, SDPBackend] = {
     if hasattr(SDPBackend, name)
 }
 DEFAULT = "default"
-_TOKENS = 256  # sizes are told apart by so many
+_TOKENS = 256  # a token count is rounded up to a multiple of this before it is measured
 _RUNS = 5
 _WORTH = 0.97  # of the default's time: less of a gain is noise
 _BRANCHES = 2

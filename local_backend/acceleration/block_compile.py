@@ -59,7 +59,7 @@ class CompiledBlocks:
         if not self.on:
             yield
             return
-        with _room_for_graphs(), _told(started):
+        with _room_for_graphs(), _notified(started):
             yield
 
 
@@ -86,15 +86,15 @@ def explain(error: RuntimeError) -> None:
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
     compiled = torch.compile(forward, fullgraph=True)
 
-    def run(hidden_states: Tensor, *others: Any, **words: Any) -> Any:
+    def run(hidden_states: Tensor, *others: Any, **named: Any) -> Any:
         # The first block is given a view, the others are not; detached, one graph does for all.
-        return compiled(hidden_states.detach(), *others, **words)
+        return compiled(hidden_states.detach(), *others, **named)
 
     return run
 
 
 def _missing(device: torch.device) -> str:
-    """What there is not, in words; empty if nothing is missing."""
+    """What the compiler lacks, as text for the user; empty if nothing is missing."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST_TORCH:
         oldest = ".".join(map(str, _OLDEST_TORCH))
         return f"torch {oldest} or later (this is {torch.__version__})"
@@ -125,19 +125,20 @@ def _room_for_graphs() -> Iterator[None]:
 
 
 @contextmanager
-def _told(started: Callable[[], None]) -> Iterator[None]:
+def _notified(started: Callable[[], None]) -> Iterator[None]:
+    """Calls `started` at the first graph that torch compiles inside."""
     from torch._dynamo.callback import callback_handler
 
-    told = False
+    notified = False
 
-    def tell(*_: object) -> None:
-        nonlocal told
-        if not told:
-            told = True
+    def notify(*_: object) -> None:
+        nonlocal notified
+        if not notified:
+            notified = True
             started()
 
-    callback_handler.register_start_callback(tell)
+    callback_handler.register_start_callback(notify)
     try:
         yield
     finally:
-        callback_handler.remove_start_callback(tell)
+        callback_handler.remove_start_callback(notify)

@@ -1,5 +1,8 @@
-"""The KV cache of masked-token attention: keys and values cached from step to step, in fp8 where
-VRAM is short. diffusers' counterpart for text tokens is hooks.text_kv_cache.
+"""Storage and formats of the KV cache of the retained (unmasked) tokens.
+
+Each attention block has one, held by masked_token_attention.CachedFluxAttnProcessor. It is in fp8
+where VRAM is short. diffusers'
+counterpart for text tokens is hooks.text_kv_cache.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class KVCacheFormat:
     change: bool
 
     def bytes(self, shape: tuple[int, ...]) -> int:
-        """What a tensor of this shape takes."""
+        """The bytes that a tensor of this shape takes."""
         rows = prod(shape[:-1])
         each = rows * shape[-1] * self.dtype.itemsize + (4 * rows if self.dtype == _FP8 else 0)
         return each * (2 if self.change else 1)
@@ -44,7 +47,7 @@ class KVCacheFormat:
 
 
 def kv_cache_formats(device: torch.device, dtype: torch.dtype) -> tuple[KVCacheFormat, ...]:
-    """All ways to keep tensors of this type, the best one first: 8 bits take time and a little of
+    """All formats for tensors of this type, the best one first: 8 bits take time and a little of
     the quality, doing without the change takes more of it.
     """
     plain = KVCacheFormat(dtype, change=True)

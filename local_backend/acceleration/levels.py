@@ -1,5 +1,7 @@
-"""Which level uses which technique. The numbers were chosen on the preview model, on scenes other
-than those that tests/benchmarks/quality.py judges them by.
+"""The levels of acceleration: how much velocity forecasting and masked-token attention each uses.
+
+A level and its numbers are this pack's own. The numbers were chosen on the preview model, on scenes
+other than those that tests/benchmarks/quality.py judges them by.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ EVERY_STEP: Gaps = ((1.0, 1),)
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """How much of the reference's work is done; see schedule for what the numbers lead to.
+    """How much of the reference's work is done; step_schedule.py makes a schedule of it.
 
     Attributes:
         gaps: where the model runs, in terms of a run of 28 steps, when all tokens are computed. At
@@ -25,8 +27,7 @@ class Level:
             the steps of all tokens.
         refresh: with masked_gaps, one in so many runs of the model computes all tokens.
         halo: tokens around the masked ones that are computed with them.
-        drift: how much of their last change the kept tokens' keys and values are taken to go on
-            with, 0 to 1.
+        drift: the share of their last change that cached keys and values go on with, 0 to 1.
     """
 
     gaps: Gaps = EVERY_STEP

@@ -37,21 +37,21 @@ class TokenSets:
 
     Attributes:
         masked: int64 [m], those with a masked pixel, and their halo.
-        kept: int64 [k], all others.
+        retained: int64 [k], all others: their keys and values are reused.
     """
 
     masked: Tensor
-    kept: Tensor
+    retained: Tensor
 
     def share(self, text_tokens: int) -> float | None:
-        """What a step of the masked tokens computes, of all; None if there is nothing to keep."""
-        if not len(self.kept):
+        """The part of all tokens that a masked step computes; None if every token is masked."""
+        if not len(self.retained):
             return None
-        masked, kept = len(self.masked), len(self.kept)
-        return (masked + text_tokens) / (masked + kept + text_tokens)
+        masked, retained = len(self.masked), len(self.retained)
+        return (masked + text_tokens) / (masked + retained + text_tokens)
 
     def on(self, device: torch.device) -> TokenSets:
-        return TokenSets(self.masked.to(device), self.kept.to(device))
+        return TokenSets(self.masked.to(device), self.retained.to(device))
 
 
 def token_sets(mask: Tensor, halo: int) -> TokenSets:
@@ -64,31 +64,31 @@ def token_sets(mask: Tensor, halo: int) -> TokenSets:
 
 
 class _Mode(Enum):
-    KEEP = "all tokens are computed, and those of the kept ones remembered"
-    REUSE = "only masked tokens are computed"
+    FILL = "all tokens are computed, and the retained ones' keys and values cached"
+    REUSE = "only masked tokens are computed, beside the cached keys and values"
 
 
 class MaskedTokenAttention:
     """The attention of all blocks, with a KV cache for the unmasked tokens.
 
-    They change slowly and steadily, so `drift` times their last change goes on: at the time of a
-    later step they are taken to have moved on by that share of the line through the last two.
+    Keys and values change slowly and steadily from step to step. At a later step the cached ones
+    are moved on along the line through their last two values, by `drift` times as much.
     """
 
-    def __init__(self, places: Tensor, branches: int, drift: float) -> None:
-        """`places`: int64 [k], of the kept tokens in the joint sequence, the text first."""
-        self.places, self.branches, self.drift = places, branches, drift
-        self.mode = _Mode.KEEP
-        self.ahead = torch.zeros((), device=places.device)  # in units of the last change
+    def __init__(self, indices: Tensor, branches: int, drift: float) -> None:
+        """`indices`: int64 [k], of the retained tokens in the joint sequence, the text first."""
+        self.indices, self.branches, self.drift = indices, branches, drift
+        self.mode = _Mode.FILL
+        self.ahead = torch.zeros((), device=indices.device)  # in units of the last change
         self._times: list[float] = []
 
     def shape(self, attn: FluxAttention) -> tuple[int, int, int, int]:
-        """Of the kept keys of a block, and of its values."""
-        return _shape(attn, self.branches, len(self.places))
+        """Of a block's cached keys, and of its values: [branches, k, heads, channels]."""
+        return _shape(attn, self.branches, len(self.indices))
 
-    def keep(self, sigma: float) -> None:
-        """The next run of the model computes all tokens, at this noise."""
-        self.mode = _Mode.KEEP
+    def fill(self, sigma: float) -> None:
+        """The next run of the model computes all tokens, at this noise, and fills the cache."""
+        self.mode = _Mode.FILL
         self._times = [*self._times, sigma][-2:]
 
     def reuse(self, sigma: float) -> None:
@@ -102,7 +102,7 @@ class MaskedTokenAttention:
 
 
 class CachedFluxAttnProcessor:
-    """diffusers' FluxAttnProcessor for one block, with a KV cache."""
+    """diffusers' FluxAttnProcessor for one block; it holds the block's KV cache."""
 
     _attention_backend = None  # diffusers asks its processors for these two
     _parallel_config = None
@@ -115,7 +115,7 @@ class CachedFluxAttnProcessor:
         dtype: torch.dtype,
     ) -> None:
         self._of = attention
-        shape, device = attention.shape(attn), attention.places.device
+        shape, device = attention.shape(attn), attention.indices.device
         self._keys = CachedTensor(shape, kv_cache_format, device, dtype)
         self._values = CachedTensor(shape, kv_cache_format, device, dtype)
 
@@ -130,9 +130,9 @@ class CachedFluxAttnProcessor:
         query, key, value = _joint_projections(attn, hidden_states, encoder_hidden_states)
         query = _rotated(query, image_rotary_emb, sequence_dim=1)
         key = _rotated(key, image_rotary_emb, sequence_dim=1)
-        if self._of.mode is _Mode.KEEP:
-            self._keys.put(key[:, self._of.places])
-            self._values.put(value[:, self._of.places])
+        if self._of.mode is _Mode.FILL:
+            self._keys.put(key[:, self._of.indices])
+            self._values.put(value[:, self._of.indices])
         else:
             key = torch.cat([key, self._keys.get(self._of.ahead)], dim=1)
             value = torch.cat([value, self._values.get(self._of.ahead)], dim=1)
@@ -177,7 +177,7 @@ def masked_token_attention(
     """Inside, the transformer's attention has a KV cache; after, its own processors are back and
     the cache is gone, however the block was left.
     """
-    attention = MaskedTokenAttention(tokens.kept + text_tokens, branches, drift)
+    attention = MaskedTokenAttention(tokens.retained + text_tokens, branches, drift)
     layers = _attentions(transformer)
     before = [attn.processor for attn in layers]
     try:
@@ -198,12 +198,12 @@ def kv_cache_bytes(
     kv_cache_format: KVCacheFormat,
 ) -> int:
     """What the KV caches of all blocks take."""
-    shapes = [_shape(a, branches, len(tokens.kept)) for a in _attentions(transformer)]
+    shapes = [_shape(a, branches, len(tokens.retained)) for a in _attentions(transformer)]
     return 2 * sum(kv_cache_format.bytes(shape) for shape in shapes)
 
 
-def _shape(attn: FluxAttention, branches: int, kept: int) -> tuple[int, int, int, int]:
-    return branches, kept, attn.inner_dim // attn.head_dim, attn.head_dim
+def _shape(attn: FluxAttention, branches: int, retained: int) -> tuple[int, int, int, int]:
+    return branches, retained, attn.inner_dim // attn.head_dim, attn.head_dim
 
 
 def _attentions(transformer: FluxTransformer2DModel) -> list[FluxAttention]:

@@ -1,4 +1,6 @@
-"""What is computed at each step of a run."""
+"""The step schedule: at each step of a run the model computes all tokens, the masked ones alone
+(masked-token attention), or nothing (velocity forecasting). levels.py has its numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,22 @@ from .levels import Gaps, Level
 _REFERENCE_STEPS = 28  # what a level's gaps are written for
 
 
-class Work(Enum):
-    """A step's: all tokens, the masked ones and the text alone, or nothing."""
+class StepKind(Enum):
+    """What the model computes at a step: all tokens, the masked ones and the text, or nothing."""
 
     ALL = "all tokens"
     MASKED = "masked tokens"
     NOTHING = "extrapolated"
 
 
-def plan_steps(level: Level, steps: int, share: float | None) -> tuple[Work, ...]:
+def plan_steps(level: Level, steps: int, share: float | None) -> tuple[StepKind, ...]:
     """One entry per step; the first one computes all tokens.
 
     Args:
         share: of all tokens, text included, that a masked step computes; None where keys and
-            values cannot be kept.
+            values cannot be cached.
     """
-    whole = tuple(Work.ALL if runs else Work.NOTHING for runs in _runs(level.gaps, steps))
+    whole = tuple(StepKind.ALL if runs else StepKind.NOTHING for runs in _runs(level.gaps, steps))
     if share is None or level.masked_gaps is None:
         return whole
     masked = tuple(_refreshed(_runs(level.masked_gaps, steps), level.refresh))
@@ -33,9 +35,9 @@ def plan_steps(level: Level, steps: int, share: float | None) -> tuple[Work, ...
     return masked if cheaper else whole
 
 
-def cost(plan: tuple[Work, ...], share: float) -> float:
-    """In steps of all tokens."""
-    return plan.count(Work.ALL) + share * plan.count(Work.MASKED)
+def cost(plan: tuple[StepKind, ...], share: float) -> float:
+    """What the plan costs, in steps of all tokens."""
+    return plan.count(StepKind.ALL) + share * plan.count(StepKind.MASKED)
 
 
 def _runs(gaps: Gaps, steps: int) -> list[bool]:
@@ -54,15 +56,15 @@ def _gap(gaps: Gaps, share: float, steps: int) -> int:
     return gap if gap == 1 else max(1, round(gap * steps / _REFERENCE_STEPS))
 
 
-def _refreshed(runs: list[bool], refresh: int) -> Iterator[Work]:
-    """The first run computes all tokens, and then one in so many; never the last: nobody would use
-    what it refreshes.
+def _refreshed(runs: list[bool], refresh: int) -> Iterator[StepKind]:
+    """The first run computes all tokens, and then one in so many; never the last: no later
+    step would reuse what it caches.
     """
     number, last = 0, sum(runs) - 1
     for run in runs:
         if not run:
-            yield Work.NOTHING
+            yield StepKind.NOTHING
             continue
         whole = number % refresh == 0 and (number < last or refresh == 1 or not number)
-        yield Work.ALL if whole else Work.MASKED
+        yield StepKind.ALL if whole else StepKind.MASKED
         number += 1

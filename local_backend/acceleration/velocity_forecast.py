@@ -39,7 +39,7 @@ class VelocityForecast:
         return velocity
 
     def add(self, step: int, velocity: Tensor) -> Tensor:
-        """Takes a computed velocity; returns what the step has to go with."""
+        """Takes a computed velocity; returns it, corrected by the error of the forecasts before."""
         self._known = [*self._known, (step, velocity)][-_CORRECTED_FROM:]
         if not self._predicted:
             return velocity

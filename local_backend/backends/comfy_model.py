@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import comfy.model_sampling
@@ -24,6 +23,7 @@ from ...nodes.contracts import (
 )
 from ...nodes.errors import InputError
 from ..checkpoints.configs import scheduler_config
+from ..offload.devices import StageTimer
 from ..pipeline.latent_preview import LatentRgb
 from ..pipeline.validation import check_pixels, check_recipe
 
@@ -79,14 +79,15 @@ class ComfyModelBackend:
         seeds = tuple(range(request.seed, request.seed + request.num_images))
         images = []
 
-        with _Timer(timings, "encode"):
+        # No device is named: each stage ends with a copy to the CPU.
+        with StageTimer(timings, "encode"):
             positive, negative = self._conditions(request, progress)
         model = with_flux_times(self._model, shift_for(request))
         for number, seed in enumerate(seeds):
             progress.check_interrupted()
-            with _Timer(timings, "denoise"):
+            with StageTimer(timings, "denoise"):
                 latents = sample(model, positive, negative, request, seed, progress, number)
-            with _Timer(timings, "decode"):
+            with StageTimer(timings, "decode"):
                 image = self._vae.decode(latents)
                 images.append(image.to("cpu", torch.float32).clamp(0, 1))
 
@@ -110,13 +111,13 @@ class ComfyModelBackend:
                 tokens = tokenize(self._clip, "prompt", prompt)
                 self._texts[prompt] = self._clip.encode_from_tokens_scheduled(tokens)
         progress.check_interrupted()
-        told = {
+        added = {
             "guidance": request.guidance_scale,
             "concat_latent_image": self._vae.encode(masked_picture(request)),
             "concat_mask": request.mask[:, None].float(),
         }
         branches = [
-            [[embeds, {**details, **told}] for embeds, details in self._texts[prompt]]
+            [[embeds, {**details, **added}] for embeds, details in self._texts[prompt]]
             for prompt in prompts
         ]
         return branches[0], branches[-1]
@@ -283,16 +284,3 @@ def latent_rgb_of(model: Any) -> LatentRgb | None:
     bias = latent_format.latent_rgb_factors_bias or (0.0, 0.0, 0.0)
     weight = torch.tensor(latent_format.latent_rgb_factors)
     return LatentRgb(weight / 2, (torch.tensor(bias) + 1) / 2)
-
-
-class _Timer:
-    """Adds the seconds of a block to a stage's timing; every block ends with a copy to the CPU."""
-
-    def __init__(self, timings: dict[str, float], stage: str) -> None:
-        self._timings, self._stage = timings, stage
-
-    def __enter__(self) -> None:
-        self._started = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._timings[self._stage] += perf_counter() - self._started

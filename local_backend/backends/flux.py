@@ -14,7 +14,7 @@ from ...nodes.contracts import (
 )
 from ...nodes.errors import LocalBackendError
 from ..acceleration.block_compile import explain
-from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.model_paths import ModelPaths
 from ..offload.device_memory import is_out_of_memory, shared_memory
 from ..offload.devices import compute_dtype, holds_fp8, pick_device
 from ..offload.flux_parts import FluxFiles, flux_parts, open_files
@@ -32,9 +32,9 @@ class LocalBackend:
 
     def __init__(
         self,
-        files: ModelFiles,
+        files: ModelPaths,
         transformer: str,
-        opened: Callable[[ModelFiles], FluxFiles] = open_files,
+        opened: Callable[[ModelPaths], FluxFiles] = open_files,
     ) -> None:
         """`transformer`: what the user calls it; `opened`: how the files are opened."""
         self._files, self._opened = files, opened

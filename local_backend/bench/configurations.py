@@ -21,7 +21,7 @@ class Configuration:
     Attributes:
         title: for the table and the plot.
         level: of acceleration; None for the plain pipeline.
-        files: what it changes in ModelFiles.
+        files: what it changes in ModelPaths.
     """
 
     name: str

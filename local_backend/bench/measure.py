@@ -13,7 +13,7 @@ from torch import Tensor
 from ...nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..acceleration.levels import LEVELS, NONE
 from ..acceleration.masked_token_attention import token_sets
-from ..acceleration.step_schedule import Work, plan_steps
+from ..acceleration.step_schedule import StepKind, plan_steps
 
 Paint = Callable[[EditRequest, ProgressSink], EditResult]
 
@@ -43,13 +43,13 @@ class Row:
         warm_up: seconds until the first picture was done: loading, compiling, first use.
         peak: bytes of torch on the device while the counted runs went on; None where nobody counts.
         image: the last run's picture, float [1, h, w, 3].
-        notes: what the backend said of itself.
+        notes: what the backend reports of its run.
         problem: why there is no figure.
     """
 
     name: str
     title: str
-    kinds: tuple[Work, ...]
+    kinds: tuple[StepKind, ...]
     warm_up: float | None = None
     runs: list[Run] = field(default_factory=list)
     peak: int | None = None
@@ -86,7 +86,7 @@ class StepClock:
         self._events.append(event)
 
     def status(self, text: str) -> None:
-        """The notes say it, too."""
+        """Does nothing: the backend's notes hold the same text."""
 
     def check_interrupted(self) -> None:
         """Nothing to do: Python turns Ctrl+C into KeyboardInterrupt wherever the run is."""
@@ -119,7 +119,7 @@ def count(row: Row, paint: Paint, request: EditRequest, device: torch.device) ->
     row.image, row.notes = result.images, result.notes
 
 
-def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tuple[Work, ...]:
+def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tuple[StepKind, ...]:
     """What the pipeline does at each step of a request where there is memory for all its caches;
     None: the plain pipeline.
     """
@@ -128,7 +128,7 @@ def step_kinds(level: str | None, request: EditRequest, text_tokens: int) -> tup
     return plan_steps(chosen, request.num_inference_steps, share)
 
 
-def milliseconds(seconds: Sequence[float], kinds: Sequence[Work]) -> dict[str, float]:
+def milliseconds(seconds: Sequence[float], kinds: Sequence[StepKind]) -> dict[str, float]:
     """The median of each kind that occurs, by its value.
 
     Args:
@@ -137,7 +137,7 @@ def milliseconds(seconds: Sequence[float], kinds: Sequence[Work]) -> dict[str, f
     timed = list(zip(kinds[1:], seconds, strict=True))
     return {
         kind.value: 1000 * median(s for k, s in timed if k is kind)
-        for kind in Work
+        for kind in StepKind
         if any(k is kind for k, _ in timed)
     }
 

@@ -13,7 +13,7 @@ import torch
 from ...nodes.errors import InputError
 from ..backends.flux import LocalBackend
 from ..backends.preview import PreviewBackend
-from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.model_paths import ModelPaths
 from ..checkpoints.select import find_models, installed_models
 from ..offload.device_memory import free_memory
 from ..offload.devices import compute_dtype, empty_cache
@@ -54,13 +54,14 @@ class TestedModel:
     painted: bool = True
     together: bool = False
     plain: Callable[[], Components]
-    files: ModelFiles | None = None
-    opened: Callable[[ModelFiles], FluxFiles] = open_files
+    files: ModelPaths | None = None
+    opened: Callable[[ModelPaths], FluxFiles] = open_files
 
     @contextmanager
     def painter(self, config: Configuration) -> Iterator[Paint]:
-        """Paints as configured. The backend's models stay where they are, as they do for a user;
-        the plain pipeline goes, so no name may hold on to its painter.
+        """Paints as configured. The backend's models stay on the device between configurations, as
+        they do between a user's edits. The plain pipeline is freed after the block, if the caller
+        keeps no reference to its painter.
         """
         gc.collect()  # of the plain pipeline before
         empty_cache(self.device)
@@ -115,7 +116,7 @@ def preview_model(device: torch.device) -> TestedModel:
         with torch.inference_mode(False):
             return load_preview_model().to(device)
 
-    together = device.type == "cpu"  # elsewhere their memory could not be told apart
+    together = device.type == "cpu"  # elsewhere the memory of both would be counted as one
     return TestedModel(
         title="preview model",
         device=device,
@@ -126,7 +127,7 @@ def preview_model(device: torch.device) -> TestedModel:
     )
 
 
-def files_model(files: ModelFiles, device: torch.device) -> TestedModel:
+def files_model(files: ModelPaths, device: torch.device) -> TestedModel:
     """The user's own FLUX.1-Fill."""
     name = files.transformer.name
     return _flux(name, device, files, open_files, size=_FLUX_SIZE, painted=True)
@@ -147,7 +148,7 @@ def random_model(device: torch.device, *, tiny: bool) -> TestedModel:
         )
     keep = device.type == "cpu" or free_memory(device) < _RESIDENT
     flux, nowhere = RandomFlux(settings, device, keep=keep), Path(title)
-    files = ModelFiles(
+    files = ModelPaths(
         transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere
     )
     size = _TINY_SIZE if tiny else _FLUX_SIZE
@@ -157,8 +158,8 @@ def random_model(device: torch.device, *, tiny: bool) -> TestedModel:
 def _flux(
     title: str,
     device: torch.device,
-    files: ModelFiles,
-    opened: Callable[[ModelFiles], FluxFiles],
+    files: ModelPaths,
+    opened: Callable[[ModelPaths], FluxFiles],
     *,
     size: int,
     painted: bool,

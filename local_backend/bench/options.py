@@ -1,4 +1,4 @@
-"""What the benchmark can be told. Light to import."""
+"""The options of the benchmark. Light to import."""
 
 from __future__ import annotations
 

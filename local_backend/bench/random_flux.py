@@ -76,7 +76,7 @@ class RandomFlux:
                 they could be copied, and what a model takes on the device is counted once.
         """
         self._settings, self._device, self._keep = settings, device, keep
-        self._kept: dict[tuple[str, str], Tensor] = {}
+        self._cached: dict[tuple[str, str], Tensor] = {}
 
     def open(self, *_: object) -> FluxFiles:
         """The four models."""
@@ -99,9 +99,9 @@ class RandomFlux:
     def _weight(self, part: str, name: str, shape: tuple[int, ...]) -> Tensor:
         if not self._keep:
             return _make_weight(part, name, shape, self._device)
-        if (part, name) not in self._kept:
-            self._kept[part, name] = _make_weight(part, name, shape, self._device).cpu()
-        return self._kept[part, name]
+        if (part, name) not in self._cached:
+            self._cached[part, name] = _make_weight(part, name, shape, self._device).cpu()
+        return self._cached[part, name]
 
 
 def _make_weight(part: str, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:

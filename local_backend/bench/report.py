@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ...nodes.contracts import EditRequest
-from ..acceleration.step_schedule import Work
+from ..acceleration.step_schedule import StepKind
 from ..offload.memory_plan import GB
 from .configurations import BASE, REFERENCE
 from .measure import STAGES, Row, masked_psnr, milliseconds
@@ -177,8 +177,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [row["words"], *cells, *rest, row["problem"] or ", ".join(steps)]
 
 
-def _counts(kinds: Sequence[Work]) -> dict[str, int]:
-    return {kind.value: kinds.count(kind) for kind in Work}
+def _counts(kinds: Sequence[StepKind]) -> dict[str, int]:
+    return {kind.value: kinds.count(kind) for kind in StepKind}
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -200,7 +200,7 @@ def _name(device: torch.device) -> str:
 
 
 def _cpu() -> str:
-    """Linux knows its name; others' Python knows at least the kind."""
+    """The CPU's model name on Linux; elsewhere its kind, as Python reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -188,8 +188,8 @@ def _tell(bench: Bench, row: Row) -> None:
 
 
 def _save(report: Report, folder: Path | None, say: Say | None = None) -> None:
-    """The JSON file after every row, so that a run broken off has told what it knew; at the end the
-    plot as well.
+    """Writes the JSON file after every row, so that an interrupted run leaves its rows; at the end
+    the plot as well.
     """
     if folder is None:
         return

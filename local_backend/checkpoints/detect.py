@@ -85,7 +85,7 @@ _T5_XXL, _CLIP_L = 4096, 768
 
 
 def recognise(files: TensorFiles) -> tuple[Family, str]:
-    """The file's family, and in words what it is, from its header alone."""
+    """The file's family, and what it is as text for the user, from its header alone."""
     if any(part in name for name in files.tensors for part in _ADAPTERS):
         return Family.LORA, "a LoRA"
     others = (*VAE_PREFIXES, *OTHER_PREFIXES)
@@ -109,9 +109,9 @@ def expect(files: TensorFiles, family: Family) -> None:
             "bf16, fp8 or GGUF file, or open it with its own loader and connect OneReward Model "
             "Backend."
         )
-    found, words = recognise(files)
+    found, description = recognise(files)
     if found is not family:
-        raise wrong_family(files.path.name, words, family)
+        raise wrong_family(files.path.name, description, family)
 
 
 def wrong_family(name: str, found: str, family: Family) -> CheckpointError:
@@ -120,9 +120,9 @@ def wrong_family(name: str, found: str, family: Family) -> CheckpointError:
 
 
 def _other_model(shapes: Shapes) -> tuple[Family, str] | None:
-    for name, words in _OTHERS.items():
+    for name, description in _OTHERS.items():
         if name in shapes:
-            return Family.OTHER, words
+            return Family.OTHER, description
     return None
 
 
@@ -140,10 +140,10 @@ def _flux(shapes: Shapes) -> tuple[Family, str] | None:
     width = wide[1]
     if width == FILL_CHANNELS and out[0] == 64:
         return Family.FLUX_FILL, "FLUX.1-Fill"
-    words = _CONTROL_WIDTHS.get(width, "a FLUX.1 model")
+    kind = _CONTROL_WIDTHS.get(width, "a FLUX.1 model")
     if width == 64:
-        words = "FLUX.1-dev" if f"{guidance}.weight" in shapes else "FLUX.1-schnell"
-    return Family.OTHER, f"{words}, whose image input is {width} wide"
+        kind = "FLUX.1-dev" if f"{guidance}.weight" in shapes else "FLUX.1-schnell"
+    return Family.OTHER, f"{kind}, whose image input is {width} wide"
 
 
 def _unet(shapes: Shapes) -> tuple[Family, str] | None:
@@ -157,17 +157,17 @@ def _unet(shapes: Shapes) -> tuple[Family, str] | None:
 
 def _t5(shapes: Shapes) -> tuple[Family, str] | None:
     if "enc.blk.0.attn_q.weight" in shapes:
-        words, gate = shapes.get("token_embd.weight", ()), "enc.blk.0.ffn_gate.weight"
+        embedding, gate = shapes.get("token_embd.weight", ()), "enc.blk.0.ffn_gate.weight"
         second = "enc.blk.1.attn_rel_b.weight"
     elif "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
-        words = shapes.get("shared.weight", shapes.get("encoder.embed_tokens.weight", ()))
+        embedding = shapes.get("shared.weight", shapes.get("encoder.embed_tokens.weight", ()))
         gate = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
         second = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"
     else:
         return None
     if second in shapes:
         return Family.OTHER, "UMT5"
-    width = words[1] if len(words) == 2 else 0
+    width = embedding[1] if len(embedding) == 2 else 0
     name = _T5_WIDTHS.get(width, "a T5 encoder")
     if gate not in shapes:
         return Family.OTHER, f"{name} of T5's first version"
@@ -182,12 +182,13 @@ def _clip(shapes: Shapes) -> tuple[Family, str] | None:
             break
     else:
         return None
-    words = shapes.get(f"{prefix}embeddings.token_embedding.weight", ())
-    if len(words) != 2:
+    embedding = shapes.get(f"{prefix}embeddings.token_embedding.weight", ())
+    if len(embedding) != 2:
         return Family.OTHER, "a part of a CLIP model"
-    ours = words[1] == _CLIP_L or words[1] not in _CLIP_WIDTHS
-    name = _CLIP_WIDTHS.get(words[1], "a CLIP text encoder")
-    return Family.CLIP if ours else Family.OTHER, f"{name}, {words[1]} wide"
+    width = embedding[1]
+    ours = width == _CLIP_L or width not in _CLIP_WIDTHS
+    name = _CLIP_WIDTHS.get(width, "a CLIP text encoder")
+    return Family.CLIP if ours else Family.OTHER, f"{name}, {width} wide"
 
 
 def _vae(shapes: Shapes) -> tuple[Family, str] | None:
@@ -202,5 +203,5 @@ def _vae(shapes: Shapes) -> tuple[Family, str] | None:
         return Family.OTHER, "a part of a VAE, or one for video"
     if latent[1] == 16:
         return Family.VAE, "a FLUX VAE"
-    words = {4: "an SD 1.5 or SDXL VAE", 32: "a FLUX.2 VAE"}.get(latent[1], "a VAE")
-    return Family.OTHER, f"{words}, whose latents have {latent[1]} channels"
+    kind = {4: "an SD 1.5 or SDXL VAE", 32: "a FLUX.2 VAE"}.get(latent[1], "a VAE")
+    return Family.OTHER, f"{kind}, whose latents have {latent[1]} channels"

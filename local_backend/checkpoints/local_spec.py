@@ -10,7 +10,7 @@ from typing import Protocol
 from ...nodes.contracts import ATTENTIONS, AUTO, NONE, PRECISIONS, LocalSpec
 from ...nodes.errors import InputError, LocalBackendError, ModelNotFoundError
 from .detect import Family, wrong_family
-from .model_files import ModelFiles
+from .model_paths import ModelPaths
 from .select import (
     CLIP,
     T5,
@@ -52,13 +52,13 @@ class FoundFiles:
         summary: all of it for the user, by the names of the menus.
     """
 
-    files: ModelFiles
+    files: ModelPaths
     transformer: str
     summary: str
 
 
 def find_files(spec: LocalSpec, menus: ModelMenus) -> FoundFiles:
-    """The files a spec names, each told by its header to be what it should be. Reads no weights.
+    """The files a spec names, each checked by its header. Reads no weights.
 
     "auto" is select.choose; a pipeline folder's own parts go before all others.
 
@@ -85,7 +85,7 @@ def find_files(spec: LocalSpec, menus: ModelMenus) -> FoundFiles:
     if lora is not None:
         _require(Family.LORA, lora)
         summary.append(f"{spec.lora} x {spec.lora_strength:g}")
-    files = ModelFiles(
+    files = ModelPaths(
         transformer=transformer, text_encoder=clip.path, text_encoder_2=t5.path, vae=vae.path,
         lora=lora, lora_strength=spec.lora_strength, precision=spec.precision,
         compile=spec.compile, attention=spec.attention,

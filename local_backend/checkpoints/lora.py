@@ -54,7 +54,7 @@ def linear_layers(transformer: nn.Module) -> dict[str, nn.Linear]:
 # ComfyUI runs nodes in inference mode; weights made there could never be compiled.
 @torch.inference_mode(False)
 def open_lora(path: Path, layers: Mapping[str, nn.Linear]) -> Lora:
-    """Reads a LoRA in the words of PEFT, kohya, BFL or XLabs.
+    """Reads a LoRA under the key names of PEFT, kohya, BFL or XLabs.
 
     Args:
         layers: those of the transformer that it must fit.
@@ -112,13 +112,13 @@ class _Reader:
         return layers
 
     def _refuse(self, name: str) -> None:
-        words = foreign_kind(name)
-        if words is None:
+        kind = foreign_kind(name)
+        if kind is None:
             raise CheckpointError(
                 f"{self._name} holds {name}, which is no part of a LoRA. Choose another file."
             )
         raise CheckpointError(
-            f"{self._name} is {words}, which this pack cannot add. Choose a plain LoRA, or load it "
+            f"{self._name} is {kind}, which this pack cannot add. Choose a plain LoRA, or load it "
             "with ComfyUI's own loader and connect OneReward Model Backend."
         )
 

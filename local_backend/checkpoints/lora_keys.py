@@ -128,7 +128,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 def foreign_kind(name: str) -> str | None:
     """What kind of adapter has a tensor of this name, if it is a known one that is no LoRA."""
-    for part, words in _FOREIGN.items():
+    for part, kind in _FOREIGN.items():
         if part in name:
-            return words
+            return kind
     return None

@@ -70,7 +70,7 @@ class Source:
         self._gguf_types: dict[str, int] = {}
         kinds = {info.dtype for info in self.tensors.values()}
         if not kinds <= TORCH_TYPES.keys():
-            self._gguf_types = {words[0]: kind for kind, words in gguf_types().items()}
+            self._gguf_types = {names[0]: kind for kind, names in gguf_types().items()}
         for name in self.tensors:
             self._check(name)
 

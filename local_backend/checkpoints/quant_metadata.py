@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ...nodes.errors import CheckpointError
 from .readers.types import TensorFiles, TensorInfo
 
-# A weight's scale, in ComfyUI's older and newer words.
+# What ComfyUI names a weight's scale in older and in newer files.
 _SCALES = (".scale_weight", ".weight_scale")
 # Scales of activations: they steer how a product is computed in fp8 and change no weight, so a
 # product of the weights themselves has no use for them.
@@ -61,9 +61,9 @@ class LayerMetadata:
 def foreign_format(files: TensorFiles) -> str | None:
     """The name of a quantisation format that this pack cannot read, if the file is in one."""
     for name in files.tensors:
-        for end, words in _FOREIGN.items():
+        for end, method in _FOREIGN.items():
             if name.endswith(end):
-                return words
+                return method
     return None
 
 
@@ -162,10 +162,10 @@ def _read_note(files: TensorFiles, stored: str) -> str:
 
 
 def _plain_format(files: TensorFiles, note: object) -> str:
-    words = note if isinstance(note, dict) else {}
-    name = words.get("format")
-    params = words.get("params")
-    rotated = words.get("convrot") or (isinstance(params, dict) and params.get("convrot"))
+    fields = note if isinstance(note, dict) else {}
+    name = fields.get("format")
+    params = fields.get("params")
+    rotated = fields.get("convrot") or (isinstance(params, dict) and params.get("convrot"))
     if name not in _PLAIN_FORMATS or rotated:
         shown = f"{name} with rotation (Hadamard)" if rotated else name
         raise CheckpointError(

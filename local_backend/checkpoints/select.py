@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...nodes.errors import LocalBackendError, ModelNotFoundError
 from .detect import FILL_CHANNELS, Family, expect, recognise
-from .model_files import ModelFiles
+from .model_paths import ModelPaths
 from .readers.open import INDEX_SUFFIX, open_tensors, read_json
 
 PIPELINE_FILE = "model_index.json"  # what a diffusers pipeline's folder has
@@ -179,7 +179,7 @@ def _inspect_file(path: Path, changed: int, size: int) -> Header:
     return Header(family, title, sum(tensor.nbytes for tensor in files.tensors.values()))
 
 
-def find_models(folder: Path) -> ModelFiles:
+def find_models(folder: Path) -> ModelPaths:
     """The four models in a folder or below it, for use outside of ComfyUI; see choose. The parts
     of a diffusers pipeline stay together.
 
@@ -195,10 +195,10 @@ def find_models(folder: Path) -> ModelFiles:
         strays = [reason for one in candidates if (reason := _stray(one.path))]
         seen = explain(strays[:_REASONS])
         raise ModelNotFoundError(f"{folder} has no {', no '.join(missing)}. Put it there.{seen}")
-    return _model_files(found)
+    return _model_paths(found)
 
 
-def installed_models() -> ModelFiles | None:
+def installed_models() -> ModelPaths | None:
     """The OneReward model of the ComfyUI in whose custom_nodes the pack lies; None if there is no
     ComfyUI, no such model, or a part of it is missing.
     """
@@ -207,7 +207,7 @@ def installed_models() -> ModelFiles | None:
         return None
     candidates = _candidates(models, [models / name for name in _COMFY_FOLDERS])
     found = _choose_all(named_onereward(candidates), candidates)
-    return _model_files(found) if len(found) == len(PARTS) else None
+    return _model_paths(found) if len(found) == len(PARTS) else None
 
 
 def _candidates(root: Path, folders: Iterable[Path]) -> list[Candidate]:
@@ -246,8 +246,8 @@ def _pipeline_of(one: Candidate) -> Path | None:
     return folder if (folder / PIPELINE_FILE).is_file() else None
 
 
-def _model_files(found: dict[PipelinePart, Path]) -> ModelFiles:
-    return ModelFiles(
+def _model_paths(found: dict[PipelinePart, Path]) -> ModelPaths:
+    return ModelPaths(
         transformer=found[TRANSFORMER],
         text_encoder=found[CLIP],
         text_encoder_2=found[T5],

@@ -15,7 +15,7 @@ from ...nodes.backends import resolve_preview
 from ...nodes.canvas.extend import ANCHORS
 from ...nodes.contracts import ACCELERATION, ACCELERATIONS, ATTENTIONS, EditTask
 from ...nodes.errors import InputError, MissingDependencyError, OneRewardError
-from ...nodes.image_io import format_words
+from ...nodes.image_io import format_names
 from ..bench.options import WEIGHTS, Options
 from .demo import SCENES, run_demo
 from .edit_job import check_output, make_job
@@ -112,7 +112,7 @@ def _add_compare(commands: _Commands) -> None:
     add = command.add_argument
     add("--task", type=EditTask, default=EditTask.FILL, help="fill, remove, extend or text")
     add("--models", type=Path, help="a folder with the files of a FLUX.1-Fill, OneReward's best")
-    add("--image", type=Path, required=True, help=f"the picture: {format_words()}")
+    add("--image", type=Path, required=True, help=f"the picture: {format_names()}")
     add("--mask", type=Path, help=f"{MASK_HELP}; not for extend")
     add("--output", type=Path, default=SHEETS["compare"], help="the sheet, a PNG file")
     add("--prompt", default="", help="what to paint; for fill and extend")
@@ -163,7 +163,7 @@ def _add_task(commands: _Commands, task: EditTask) -> None:
     }
     command = commands.add_parser(task.value, help=helps[task], description=helps[task])
     add = command.add_argument
-    add("--image", type=Path, required=True, help=f"the picture: {format_words()}")
+    add("--image", type=Path, required=True, help=f"the picture: {format_names()}")
     add(
         "--output",
         type=Path,

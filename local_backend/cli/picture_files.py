@@ -98,7 +98,7 @@ def encode_picture(pixels: Tensor, bits: int = 8, profile: bytes = b"") -> bytes
 
 
 def _bits(picture: Image.Image, data: bytes) -> int:
-    """The PNG's or TIFF's own word: PIL's modes do not tell."""
+    """Bits per channel, as the PNG's or TIFF's header gives them; PIL's modes do not show them."""
     if picture.format == "PNG":
         return max(8, data[PNG_DEPTH])
     if picture.format == "TIFF":
@@ -141,7 +141,7 @@ def _check_tiff(picture: Image.Image, name: str) -> None:
         "it is neither RGB nor grey": _tag(picture, tags.PhotometricInterpretation, 0)[0]
         not in (1, 2),
     }
-    for why in (words for words, is_so in wrong.items() if is_so):
+    for why in (reason for reason, is_so in wrong.items() if is_so):
         raise InputError(
             f"{name} is a 16-bit TIFF that cannot be read without loss ({why}). "
             "Save it as a 16-bit PNG."

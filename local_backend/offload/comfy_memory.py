@@ -1,5 +1,6 @@
-"""Our parts among ComfyUI's models: it counts them, moves others out of their way, and moves them
-out of others' way.
+"""ComfyUI's bookkeeping: our model parts as ModelPatcher objects of its model management.
+
+ComfyUI then counts them, unloads other models for them, and unloads them for other models.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .memory_plan import NO_LIMIT
 from .model_part import ModelPart
 from .residency import Residency
 
-_OOM_WORDS = ("out of memory", "alloc_failed", "can't allocate memory")
+_OOM_TEXTS = ("out of memory", "alloc_failed", "can't allocate memory")
 _RESERVE = 600 * 10**6  # bytes for the device's own context and for what estimates leave out
 _STEP_DOWN = 0.9  # of the memory that was not there
 _CORRECTED_FOR = 600.0  # seconds
@@ -95,7 +95,7 @@ class Budget:
         self._limit = int(most * _STEP_DOWN)
 
     def reset(self) -> None:
-        """The memory is believed again."""
+        """Drops the correction: the budget is what the memory reports."""
         self._limit = None
 
 
@@ -110,12 +110,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device had no memory left, in whoever's words: not every allocation is torch's."""
+    """Whether this error, of torch or of any other library, says that a device's memory is full."""
     known = getattr(comfy_management(), "is_oom", None)
     if known is not None and known(error):  # asked first: it also clears the driver's error
         return True
-    words = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(said in words for said in _OOM_WORDS)
+    message = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(part in message for part in _OOM_TEXTS)
 
 
 def shared_memory(device: torch.device) -> DeviceMemory:

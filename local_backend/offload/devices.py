@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -59,11 +60,31 @@ def total_memory(device: torch.device) -> int:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done all it was asked for."""
+    """Waits until all work submitted to the device is done."""
     if device.type == "mps":
         torch.mps.synchronize()
     elif device.type != "cpu":
         torch.get_device_module(device).synchronize(device)
+
+
+class StageTimer:
+    """Adds the seconds of a block to a stage's timing, to the block's end on the device.
+
+    Without a device the clock stops at once: the block waits for its device itself.
+    """
+
+    def __init__(
+        self, timings: dict[str, float], stage: str, device: torch.device | None = None
+    ) -> None:
+        self._timings, self._stage, self._device = timings, stage, device
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._device is not None:
+            synchronize(self._device)
+        self._timings[self._stage] += perf_counter() - self._started
 
 
 def empty_cache(device: torch.device) -> None:

@@ -15,12 +15,12 @@ from ...nodes.errors import CheckpointError
 from ..acceleration.adaln_table import ModulationTable, modulation_names
 from ..checkpoints.load import ModelFile, open_clip, open_t5, open_transformer, open_vae
 from ..checkpoints.lora import linear_layers
-from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.model_paths import ModelPaths
 from .model_part import ModelPart
 
 _TRANSFORMER_BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 _T5_BLOCKS = ("encoder.block",)
-_WORDS = {
+_SHORT_NAMES = {
     torch.bfloat16: "bf16",
     torch.float16: "fp16",
     torch.float32: "fp32",
@@ -30,8 +30,8 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FluxParts:
-    """The four models of a FLUX pipeline, and the table that stands in for a quarter of the
-    transformer.
+    """The four models of a FLUX pipeline, and the AdaLN table, which replaces the modulation layers
+    (a quarter of the transformer's weights).
 
     Attributes:
         layers: the transformer's own, which a LoRA has to fit.
@@ -57,7 +57,7 @@ class FluxFiles:
     vae: ModelFile[AutoencoderKL]
 
 
-def open_files(files: ModelFiles) -> FluxFiles:
+def open_files(files: ModelPaths) -> FluxFiles:
     """Looks at the files' headers; the weights stay where they are. The LoRA is not looked at.
 
     Raises:
@@ -92,7 +92,7 @@ def flux_parts(opened: FluxFiles, dtype: torch.dtype) -> FluxParts:
     )
 
 
-def open_flux(files: ModelFiles, dtype: torch.dtype) -> FluxParts:
+def open_flux(files: ModelPaths, dtype: torch.dtype) -> FluxParts:
     """The parts of these files; see open_files and flux_parts."""
     return flux_parts(open_files(files), dtype)
 
@@ -114,8 +114,8 @@ def _check_widths(opened: FluxFiles) -> None:
 
 
 def _stored_as(transformer: ModelFile) -> str:
-    """The precision of the transformer's blocks in its file, in words."""
+    """The precision of the transformer's blocks in its file, as the report names it."""
     stored = transformer.weights.read("single_transformer_blocks.0.proj_mlp.weight")
     if stored.gguf_type is not None:
         return "GGUF"
-    return _WORDS.get(stored.data.dtype, str(stored.data.dtype).removeprefix("torch."))
+    return _SHORT_NAMES.get(stored.data.dtype, str(stored.data.dtype).removeprefix("torch."))

@@ -1,4 +1,7 @@
-"""A LoRA (low-rank adaptation) beside a loaded model's weights: attached, detached, replaced."""
+"""A LoRA (low-rank adaptation, arXiv:2106.09685) beside a loaded model's weights.
+
+It attaches, detaches and replaces the factors; quantization.linear.StoredLinear.forward adds them.
+"""
 
 from __future__ import annotations
 

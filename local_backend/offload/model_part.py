@@ -212,4 +212,4 @@ class ModelPart(Generic[Model_co]):
 
 
 def _do_nothing() -> None:
-    """Until somebody asks for a call."""
+    """The default of a part's callbacks."""

@@ -125,9 +125,11 @@ class PartWeights:
             slot.clear()
 
     def _converted(self, data: Tensor, device: torch.device, streamed: bool) -> Tensor:
-        """A weight in the dtype that it is computed in, unless that is the wider one: then it is
-        converted as the layer runs. A streamed one is converted on the host: on the device it would
-        take memory that no estimate has.
+        """Casts a stored weight to the compute dtype where that takes no more memory.
+
+        A weight in a narrower dtype stays as it is, and its layer casts it in each call. A streamed
+        weight is cast on the host, and only if it gets smaller: a cast on the device would take
+        memory that no estimate has.
         """
         change = data.dtype.itemsize - self._dtype.itemsize
         if streamed:

@@ -16,7 +16,7 @@ from ...nodes.errors import LocalBackendError
 from ..acceleration.adaln_table import ModulationInputs
 from ..acceleration.kv_cache import KVCacheFormat, kv_cache_formats
 from ..checkpoints.lora import open_lora
-from ..checkpoints.model_files import ModelFiles, file_stamp
+from ..checkpoints.model_paths import ModelPaths, file_stamp
 from .device_memory import Budget, DeviceMemory
 from .devices import holds_fp8, synchronize
 from .flux_parts import FluxParts
@@ -61,7 +61,7 @@ class Placement(Protocol):
         """The VAE is on the device inside."""
 
     def close(self) -> None:
-        """Nobody will use the models any more."""
+        """Frees the models at the end of their pipeline."""
 
 
 class Resident:
@@ -72,7 +72,7 @@ class Resident:
         self.kv_cache_format: KVCacheFormat | None = kv_cache_formats(device, dtype)[0]
 
     def arrange(self, request: EditRequest, progress: ProgressSink) -> None:
-        """Nothing to choose."""
+        """Does nothing: no plan has to be chosen."""
 
     def text_encoders(self, progress: ProgressSink) -> AbstractContextManager[None]:
         return nullcontext()
@@ -86,7 +86,7 @@ class Resident:
         return nullcontext()
 
     def close(self) -> None:
-        """They go with the pipeline."""
+        """Does nothing: the models are freed with the pipeline that holds them."""
 
 
 class FluxPlacement:
@@ -112,7 +112,7 @@ class FluxPlacement:
     def kv_cache_format(self) -> KVCacheFormat | None:
         return self._plan().kv_cache_format
 
-    def adapt(self, files: ModelFiles) -> None:
+    def adapt(self, files: ModelPaths) -> None:
         """Takes over the LoRA, the precision and the choices for speed of these files for the next
         runs; what is loaded stays, so that another strength costs no time.
 
@@ -151,7 +151,7 @@ class FluxPlacement:
         height, width = request.image.shape[1:3]
         self._tokens = height * width // 256 + TEXT_TOKENS
         self._sizes = estimate_vram(self._parts, request, self._memory.device)
-        self._parts.table.clear()  # its rows are kept on the host; on the device nobody counts them
+        self._parts.table.clear()  # the estimate counts no rows on the device; the host caches them
         budget = self._budget.bytes()
         tile = height * width > TILE_ABOVE_PIXELS
         plan = choose_plan(self._sizes, budget, self._precision, tile)
@@ -293,4 +293,4 @@ def _tiles(vae: AutoencoderKL, tile: bool) -> Iterator[None]:
 
 
 def _select_nothing(step: int) -> None:
-    """The blocks have their modulation's weights."""
+    """Does nothing: the blocks compute their modulation themselves, without a table."""

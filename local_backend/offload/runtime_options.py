@@ -14,7 +14,7 @@ import torch
 from ...nodes.contracts import ProgressSink
 from ..acceleration.attention_backend import describe, fastest, timings, use_backend
 from ..acceleration.block_compile import CompiledBlocks
-from ..checkpoints.model_files import ModelFiles
+from ..checkpoints.model_paths import ModelPaths
 from ..quantization.fp8 import can_multiply
 from .devices import holds_fp8
 from .model_part import ModelPart
@@ -43,7 +43,7 @@ class RuntimeOptions:
         compiled = ("compiled blocks",) if self._compiled.on else ()
         return (*self._fp8_notes, *compiled, *self._attention_notes)
 
-    def adapt(self, files: ModelFiles, unload: Callable[[ModelPart], None]) -> None:
+    def adapt(self, files: ModelPaths, unload: Callable[[ModelPart], None]) -> None:
         """Takes these files' choices over; `unload` empties the transformer if its arithmetic is
         another one now.
 
@@ -86,11 +86,11 @@ class RuntimeOptions:
         plain = str(self._part.dtype).removeprefix("torch.").replace("bfloat16", "bf16")
         able, layers = self._part.weights.count_fp8_products()
         if not multiply:
-            words = f"this card cannot multiply fp8; weights in fp8, arithmetic in {plain}"
+            summary = f"this card cannot multiply fp8; weights in fp8, arithmetic in {plain}"
         elif not able:
-            words = f"the file's weights cannot be multiplied as they are; arithmetic in {plain}"
+            summary = f"the file's weights cannot be multiplied as they are; arithmetic in {plain}"
         elif able < layers:
-            words = f"arithmetic in fp8 in {able} of {layers} layers"
+            summary = f"arithmetic in fp8 in {able} of {layers} layers"
         else:
-            words = "arithmetic in fp8"
-        return (f"{FAST}: {words}",)
+            summary = "arithmetic in fp8"
+        return (f"{FAST}: {summary}",)

@@ -1,1 +1,1 @@
-"""The sampler, in diffusers' words."""
+"""The sampler, under diffusers' names."""

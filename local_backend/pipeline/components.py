@@ -1,4 +1,4 @@
-"""What a FLUX.1-Fill pipeline is made of."""
+"""The components of a FLUX.1-Fill pipeline, which is diffusers' term for its models and scheduler."""
 
 from __future__ import annotations
 

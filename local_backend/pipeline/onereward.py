@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from ...nodes.contracts import EditRequest, EditResult, ProgressSink
 from ..acceleration.adaln_table import ModulationInputs, scaled_time
 from ..acceleration.levels import LEVELS, Level
 from ..acceleration.step_runner import accelerated_steps
-from ..offload.devices import synchronize
+from ..offload.devices import StageTimer
 from ..offload.placement import Placement, Resident
 from .components import Components
 from .prompt_encoding import PromptCache, PromptEmbeds
@@ -97,13 +96,13 @@ class OneRewardPipeline:
         images = []
 
         self.placement.arrange(request, progress)
-        with _Timer(timings, "encode", self.device):
+        with StageTimer(timings, "encode", self.device):
             text = self.encode_prompt(request, progress)
             with self.placement.vae(progress):
                 masked_image = self.encode_masked_image(request)
         for number, seed in enumerate(seeds):
             generator = torch.Generator("cpu").manual_seed(seed)
-            with _Timer(timings, "denoise", self.device):
+            with StageTimer(timings, "denoise", self.device):
                 latents, image_ids = self.prepare_latents(request, generator)
                 conditions = Conditions(
                     text,
@@ -112,7 +111,7 @@ class OneRewardPipeline:
                     self.prepare_guidance(request),
                 )
                 latents = self.denoise(latents, conditions, request, progress, number)
-            with _Timer(timings, "decode", self.device), self.placement.vae(progress):
+            with StageTimer(timings, "decode", self.device), self.placement.vae(progress):
                 images.append(self.decode(latents, request))
 
         return EditResult(
@@ -295,17 +294,3 @@ class OneRewardPipeline:
         scale = self._flux.vae_scale_factor
         unpacked: Tensor = self._flux._unpack_latents(latents, height, width, scale)
         return unpacked
-
-
-class _Timer:
-    """Adds the seconds of a block, to its end on the device, to a stage's timing."""
-
-    def __init__(self, timings: dict[str, float], stage: str, device: torch.device) -> None:
-        self._timings, self._stage, self._device = timings, stage, device
-
-    def __enter__(self) -> None:
-        self._started = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        synchronize(self._device)
-        self._timings[self._stage] += perf_counter() - self._started

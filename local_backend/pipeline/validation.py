@@ -15,7 +15,7 @@ SIDE_MULTIPLE = 16
 
 
 def check_recipe(recipe: EditRecipe) -> None:
-    """Raises InputError for words and numbers the local pipeline cannot honour."""
+    """Raises InputError for prompts and numbers the local pipeline cannot honour."""
     # A level allows shortcuts and asks for none: a backend without any honours all three, too.
     if recipe.acceleration not in ACCELERATIONS:
         raise InputError(

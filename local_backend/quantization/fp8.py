@@ -124,7 +124,7 @@ def can_multiply(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> b
         product = matmul(values, weight.data, weight.scale, None)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError):  # torch's words for a card, or a library, without it
+    except (RuntimeError, ValueError):  # torch's errors for a card, or a library, without it
         return False
     expected = (rows.float() * scales) @ weight.dense(torch.float32).t()
     error = (product.float() - expected).norm() / expected.norm()

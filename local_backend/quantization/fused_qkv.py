@@ -1,4 +1,7 @@
-"""Query, key and value of an attention in one product instead of three."""
+"""Fused QKV projections: query, key and value of an attention in one product instead of three.
+
+diffusers has it as fuse_qkv_projections; this one fuses stored (quantised) weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A linear layer whose weight lies as its file has it, and is unpacked for each use."""
+"""A linear layer whose weight stays quantised as in its file and is dequantised for each use.
+
+Its forward adds a LoRA's share, up @ down @ x, to the output. The same idea is in bitsandbytes'
+Linear4bit and in QLoRA (arXiv:2305.14314).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outpainting: how much the canvas grows on which side, in which steps, and the picture on it."""
+"""The geometry of outpainting: margins, steps, canvas. The run, seeds included: edit.run.extend."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def _canvas(extension: Extension, height: int, width: int) -> tuple[int, int]:
 
 def _split(extra: int, anchor: str, near: str, far: str) -> tuple[int, int]:
     """Pixels before and after the picture: a picture anchored near grows on the far side."""
-    words = anchor.split()
-    before = 0 if near in words else extra if far in words else extra // 2
+    sides = anchor.split()
+    before = 0 if near in sides else extra if far in sides else extra // 2
     return before, extra - before
 
 

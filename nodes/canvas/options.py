@@ -36,7 +36,7 @@ class CanvasOptions:
             repainted, by the blend.
     """
 
-    grow: int = 8
+    grow: int = 8  # Remove uses 12, see edit.plan.default_canvas
     blend: int = 16
     context: float = 1.5
     target: str = "auto"

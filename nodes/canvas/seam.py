@@ -106,7 +106,7 @@ def _sampled(area: Tensor) -> tuple[Tensor, Tensor]:
 def _inliers(difference: Tensor, known: Tensor) -> Tensor:
     """bool [h, w]: differences that look like drift, not like something the model repainted."""
     small: Tensor = (difference.abs() <= MOST_DRIFT).all(dim=-1)
-    # Where the model painted over the whole ring, as it may in the soft edge, no drift can be told.
+    # Where the model painted over the whole ring, as it may in the soft edge, drift has no sample.
     sample = difference[_sampled(known & small)]
     if not len(sample):
         return small

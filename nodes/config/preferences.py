@@ -1,4 +1,4 @@
-"""What the user set for this machine in Settings > OneReward: order, ceilings, default canvas."""
+"""What the user set in Settings > OneReward: backend order, spend limits, default canvas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .json_values import parse
 
 FILE_NAME, NAME = "preferences.json", "the preferences"
 ORDER = ("local", "fal", "preview")
-HIGHEST_CEILING = 10_000.0  # US dollars; what the caps of OneReward Fal Backend go up to
+HIGHEST_LIMIT = 10_000.0  # US dollars; what the caps of OneReward Fal Backend go up to
 
 _CHANGING = threading.Lock()
 
@@ -48,9 +48,9 @@ class Preferences:
             )
         for name in ("run_ceiling", "session_ceiling"):
             value = getattr(self, name)
-            if not 0 <= value <= HIGHEST_CEILING:  # also true of NaN
+            if not 0 <= value <= HIGHEST_LIMIT:  # also true of NaN
                 raise InputError(
-                    f"{name} is {value:g}. Use 0 to {HIGHEST_CEILING:g} US dollars; 0 = no ceiling."
+                    f"{name} is {value:g}. Use 0 to {HIGHEST_LIMIT:g} US dollars; 0 = no ceiling."
                 )
 
 

@@ -1,6 +1,7 @@
-"""The edit plan: all that an edit will do, as data. An edit executes it; the estimate prices it.
+"""The edit plan: all that an edit will do, as data; and each task's default canvas.
 
-Fill, remove and text (inpainting) are one stage. An extension (outpainting) is one stage per step.
+An edit executes the plan; the estimate prices it. Fill, remove and text (inpainting) are one stage.
+An extension (outpainting) is one stage per step.
 """
 
 from __future__ import annotations

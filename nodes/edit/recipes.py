@@ -1,4 +1,7 @@
-"""From the socket's names (ComfyUI's) to the request's (diffusers'): one recipe per task."""
+"""One recipe per task: its prompt and sampling numbers (canvas defaults are in edit/plan.py).
+
+It turns the socket's names (ComfyUI's) into the request's (diffusers').
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One edit from picture to picture: plan, run, stitch. Nodes and command line both call it."""
+"""One edit from picture to picture: edit() inpaints, extend() outpaints. Both plan, run and stitch.
+
+Nodes and command line call them.
+"""
 
 from __future__ import annotations
 

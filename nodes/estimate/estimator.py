@@ -27,6 +27,7 @@ from ..errors import InputError, OneRewardError, at_fault
 from .overlay import PlacedCrop, draw_overlay
 
 # New jobs of so many pixels each -> US dollars, None if unknown, and what the user should know.
+# comfyui/routes/estimate.py makes it, of FalBackend.estimate_price.
 PriceOf = Callable[[Sequence[int]], tuple[float | None, str]]
 
 EMPTY = "The mask is empty: the picture goes through untouched, at no cost."

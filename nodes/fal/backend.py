@@ -83,7 +83,7 @@ class FalBackend:
         return FalClient(self._server, self._find_key())
 
     def check(self, recipe: EditRecipe) -> None:
-        """Raises InputError for a recipe the endpoint has no word for."""
+        """Raises InputError for an acceleration the endpoint does not know."""
         if recipe.acceleration not in ACCELERATIONS:
             raise InputError(
                 f'acceleration is "{recipe.acceleration}". Use one of {", ".join(ACCELERATIONS)}.'
@@ -114,7 +114,7 @@ class FalBackend:
         cost = f"about ${estimate:.3f}" if estimate else "free"
         progress.status(f"{self.name}: {size}, {cost}")
 
-    def foresee(self, pixels: Sequence[int]) -> tuple[float | None, str]:
+    def estimate_price(self, pixels: Sequence[int]) -> tuple[float | None, str]:
         """What new jobs of so many pixels each would cost, about, in US dollars, None if that is
         unknown; and why they would be refused, or nothing. Sends no job: at most once an hour the
         price is asked for, and a service that does not answer is soon given up.
@@ -180,7 +180,7 @@ class FalBackend:
         return self._result(result, torch.stack(result.images), 0, seconds, *notes)
 
     def test_key(self) -> str:
-        """Words about a key that works, and the price. Costs nothing and starts nothing.
+        """A sentence for the user: the key works, and the price. Costs nothing and starts nothing.
 
         Raises:
             CredentialsError: there is no key, or the service does not know it.
@@ -279,7 +279,7 @@ def _other_than_asked(result: JobResult, request: EditRequest) -> set[str]:
 
 
 def _resized(request_id: str, picture: Tensor, height: int, width: int) -> str:
-    """Words about a result of another size; RemoteError if it has another shape."""
+    """A note on a result of another size; RemoteError if it has another shape."""
     h, w = picture.shape[:2]
     if abs((w / h) / (width / height) - 1) > ASPECT_TOLERANCE:
         raise RemoteError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
@@ -20,7 +19,7 @@ from ..errors import OneRewardError, RemoteError, SubmissionUnknownError
 from .cancellation import TICK, Cancellation, in_background
 from .endpoints import ENDPOINT, Server
 from .error_mapping import error_of
-from .retry import Retry, ask_idempotent, is_transient, retry_after
+from .retry import SUBMIT, ask_idempotent, is_transient, poll_retry
 from .schemas import (
     Output,
     Status,
@@ -49,8 +48,6 @@ STATUS_TIMEOUT = (10.0, 30.0)
 RESULT_TIMEOUT = (10.0, 120.0)
 CANCEL_TIMEOUT = (5.0, 10.0)
 LARGEST_RESULT = 64 << 20  # bytes; a data URI of a 1 MP PNG is about 4 MB
-PATIENCE = 30.0  # seconds of failures in a row until a harmless question is given up
-SHORTEST_BACKOFF = 0.25  # seconds
 SHORTEST_SECRET = 8  # characters; a shorter key is found everywhere
 FINAL = (401, 402, 403, 404, 422, 499)  # asking for a result again does not change these
 ENDED = (400, 404, 422, 499, *range(500, 600))  # a result that says so is a job that is over
@@ -87,7 +84,7 @@ class FalClient:
         """
         data = json.dumps(body).encode()
         try:
-            reply = SUBMIT_RETRY.run(lambda: self._post(data, headers, cancellation), cancellation)
+            reply = SUBMIT.run(lambda: self._post(data, headers, cancellation), cancellation)
         except Oversized as large:
             raise unknown_submission(str(large.args[0]), None) from None
         except ConnectionLost as lost:
@@ -211,7 +208,7 @@ class FalClient:
         return reply
 
     def _post_alone(self, upload: Upload, headers: Mapping[str, str]) -> Reply:
-        # On the connection of an earlier request, a reset could not be told from an accepted job.
+        # On the connection of an earlier request, a reset would look like an accepted job.
         # The new one serves the questions that follow.
         self._session.close()
         return self._exchange(
@@ -241,19 +238,13 @@ class FalClient:
     ) -> Reply:
         """A GET, which is idempotent, repeated while `again` holds for its answer."""
 
-        def backoff(outcome: Reply | Exception, attempts: int) -> float | None:
-            if isinstance(outcome, Reply) and not again(outcome):
-                return None
-            return retry_after(outcome) or min(SHORTEST_BACKOFF * 2 ** (attempts - 1), 4.0)
-
         def ask() -> Reply:
             return self._exchange(
                 self._session, "GET", url, timeout=timeout, max_bytes=LARGEST_RESULT
             )
 
-        retry = Retry[Reply](backoff, attempts=math.inf, patience=PATIENCE)
         try:
-            reply = retry.run(lambda: cancellation.call(ask), cancellation)
+            reply = poll_retry(again).run(lambda: cancellation.call(ask), cancellation)
             if not again(reply):
                 return reply
             trouble = error_of(reply, server=self.server.name).args[0]
@@ -296,19 +287,3 @@ def unknown_submission(reason: str, request_id: str | None) -> SubmissionUnknown
         request_id=request_id,
         may_be_billed=True,
     )
-
-
-def _submit_backoff(outcome: Reply | Exception, attempts: int) -> float | None:
-    """A submit is not idempotent: it is repeated only if the service cannot have accepted it."""
-    if isinstance(outcome, ConnectionLost) and not outcome.sent:
-        return 0.5 * attempts
-    if not isinstance(outcome, Reply):
-        return None
-    if outcome.status == 429:
-        return retry_after(outcome) or float(attempts)
-    if outcome.status == 503 and not outcome.from_app and attempts == 1:
-        return retry_after(outcome) or 1.0
-    return None
-
-
-SUBMIT_RETRY = Retry[Reply](_submit_backoff)

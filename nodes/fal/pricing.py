@@ -1,4 +1,8 @@
-"""Pricing: what a job costs, as far as the service publishes it."""
+"""Pricing: asks fal for its unit price (ask_price), and works out what a job costs.
+
+FalBackend.estimate_price multiplies it by a plan's pixels, and comfyui/routes/estimate.py hands
+the result to the node.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The retry policy: which failures pass, how often something is tried, and the backoff."""
+"""The retry policy: after which outcomes each kind of call is repeated, and with which backoff.
+
+An idempotent call (IDEMPOTENT), a poll (poll_retry) and a download (download_backoff) are repeated.
+A submit (SUBMIT) is repeated only where the service cannot have accepted it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from .transport import ConnectionLost, Reply
 T = TypeVar("T")
 ATTEMPTS = 3
 LONGEST_PAUSE = 30.0  # seconds
+PATIENCE = 30.0  # seconds of failures in a row until a poll is given up
+SHORTEST_BACKOFF = 0.25  # seconds
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504, *range(520, 531))  # the last are Cloudflare's
 
 
@@ -96,6 +102,38 @@ def _linear_backoff(outcome: Reply | Exception, attempts: int) -> float | None:
 
 
 IDEMPOTENT = Retry[Reply](_linear_backoff)
+
+
+def _submit_backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+    """A submit is not idempotent: it is repeated only if the service cannot have accepted it."""
+    if isinstance(outcome, ConnectionLost) and not outcome.sent:
+        return 0.5 * attempts
+    if not isinstance(outcome, Reply):
+        return None
+    if outcome.status == 429:
+        return retry_after(outcome) or float(attempts)
+    if outcome.status == 503 and not outcome.from_app and attempts == 1:
+        return retry_after(outcome) or 1.0
+    return None
+
+
+SUBMIT = Retry[Reply](_submit_backoff)
+
+
+def poll_retry(again: Callable[[Reply], bool]) -> Retry[Reply]:
+    """For a GET about a job, repeated while `again` holds for its answer, until PATIENCE ends."""
+
+    def backoff(outcome: Reply | Exception, attempts: int) -> float | None:
+        if isinstance(outcome, Reply) and not again(outcome):
+            return None
+        return retry_after(outcome) or min(SHORTEST_BACKOFF * 2 ** (attempts - 1), 4.0)
+
+    return Retry[Reply](backoff, attempts=math.inf, patience=PATIENCE)
+
+
+def download_backoff(outcome: object, attempts: int) -> float | None:
+    """A download is idempotent, and what came is a whole picture."""
+    return 0.5 * attempts if isinstance(outcome, Exception) else None
 
 
 def _seconds_until(date: str) -> float:

@@ -13,7 +13,7 @@ from .cancellation import Cancellation
 from .client import FalClient
 from .endpoints import Server, host_of
 from .error_mapping import error_of, tidy
-from .retry import ATTEMPTS, Retry, ask_idempotent
+from .retry import ATTEMPTS, Retry, ask_idempotent, download_backoff
 from .schemas import File, lifecycle
 from .transport import ConnectionLost, NoAuth, Reply, exchange, new_session
 
@@ -56,7 +56,7 @@ def fetch(
     """
     attempts = 1 if file.url.startswith("data:") else ATTEMPTS
     failures = (InputError, ConnectionLost, _BadReply)
-    retry = Retry[tuple[bytes, Tensor]](_download_backoff, failures, attempts)
+    retry = Retry[tuple[bytes, Tensor]](download_backoff, failures, attempts)
 
     def attempt() -> tuple[bytes, Tensor]:
         data = _bytes_of(client, file.url, cancellation)
@@ -66,11 +66,6 @@ def fetch(
         return retry.run(attempt, cancellation)
     except (InputError, RemoteError, _BadReply) as error:
         raise _not_fetched(error.args[0], request_id) from None
-
-
-def _download_backoff(outcome: object, attempts: int) -> float | None:
-    """A download is idempotent, and what came is a whole picture."""
-    return 0.5 * attempts if isinstance(outcome, Exception) else None
 
 
 def _not_fetched(trouble: str, request_id: str) -> RemoteError:

@@ -48,7 +48,7 @@ from fakes.tiny import make_request
 from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
 from onereward_pack.local_backend.bench.random_flux import RandomFlux
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths
 from onereward_pack.local_backend.offload.device_memory import _RESERVE, free_memory
 from onereward_pack.local_backend.offload.devices import compute_dtype
 from onereward_pack.local_backend.offload.memory_plan import (
@@ -99,8 +99,8 @@ class Bench:
         return compute_dtype(self.device)
 
 
-def model_files(precision: str) -> ModelFiles:
-    return ModelFiles(
+def model_paths(precision: str) -> ModelPaths:
+    return ModelPaths(
         transformer=_NOWHERE,
         text_encoder=_NOWHERE,
         text_encoder_2=_NOWHERE,
@@ -195,7 +195,7 @@ def measure_card(case: Case, bench: Bench, reference: Row, expected: Tensor) -> 
 
 
 def _three_runs(case: Case, bench: Bench, card: Card, watch: Watch, row: Row) -> None:
-    backend = LocalBackend(model_files(case.precision), "random weights", bench.flux.open)
+    backend = LocalBackend(model_paths(case.precision), "random weights", bench.flux.open)
     sink = Sink(row.said, bench.deadline)
     with (
         patch.object(backend_module, "shared_memory", lambda _: card),

@@ -38,7 +38,7 @@ from fakes.layouts import write_clip, write_t5, write_transformer, write_vae  # 
 from fakes.tiny import make_request  # noqa: E402
 from fakes.tiny_flux import flux_components, tiny_flux_fill  # noqa: E402
 from onereward_pack.local_backend.backends.flux import LocalBackend  # noqa: E402
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles  # noqa: E402
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths  # noqa: E402
 from onereward_pack.local_backend.offload.comfy_memory import ComfyMemory, PartPatcher  # noqa: E402
 from onereward_pack.local_backend.offload.model_part import ModelPart  # noqa: E402
 from onereward_pack.local_backend.offload.placement import FluxPlacement  # noqa: E402
@@ -134,7 +134,7 @@ def transformer(seed: int) -> Path:
 
 
 FLUX = tiny_flux_fill(width=WIDTH)
-FILES = ModelFiles(
+FILES = ModelPaths(
     transformer=transformer(0),
     text_encoder=write_clip(FOLDER, FLUX.text_encoder, "float32").path,
     text_encoder_2=write_t5(FOLDER, FLUX.text_encoder_2, "float32").path,
@@ -158,7 +158,7 @@ PICTURE = expected(ASKED)
 
 
 @torch.inference_mode()  # as ComfyUI runs nodes
-def paint(request: EditRequest = ASKED, sink: Sink | None = None, of: ModelFiles = FILES) -> Tensor:
+def paint(request: EditRequest = ASKED, sink: Sink | None = None, of: ModelPaths = FILES) -> Tensor:
     return LocalBackend(of, "tiny").run(request, sink or Sink()).images
 
 

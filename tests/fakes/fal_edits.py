@@ -26,7 +26,7 @@ from onereward_pack.nodes.contracts import (
 )
 from onereward_pack.nodes.edit.run import Edit, edit
 from onereward_pack.nodes.errors import OneRewardError
-from onereward_pack.nodes.fal import client, job
+from onereward_pack.nodes.fal import job, retry
 from onereward_pack.nodes.fal.backend import FalBackend
 from onereward_pack.nodes.fal.cancellation import Cancellation
 from onereward_pack.nodes.fal.endpoints import Server
@@ -61,7 +61,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch, factor: float = 10.0) -> None:
     """Pauses between questions take a `factor`th of their time, and patience is short."""
     sleep = Cancellation.sleep
     monkeypatch.setattr(Cancellation, "sleep", lambda self, seconds: sleep(self, seconds / factor))
-    monkeypatch.setattr(client, "PATIENCE", 0.15)
+    monkeypatch.setattr(retry, "PATIENCE", 0.15)
     monkeypatch.setattr(job, "SETTLING", 0.3)
 
 

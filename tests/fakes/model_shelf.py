@@ -11,7 +11,7 @@ from fakes.layouts_gguf import write_gguf_t5, write_gguf_transformer
 from fakes.layouts_lora import write_lora
 from fakes.tiny_flux import tiny_flux_fill
 from gguf import GGMLQuantizationType
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths
 from onereward_pack.nodes.backends import find_files
 from onereward_pack.nodes.contracts import LocalSpec
 from safetensors.torch import load_file, save_file
@@ -78,7 +78,7 @@ class Models:
 
     def files(self, **names: str) -> dict[str, str]:
         """The files that are found, by their part and their path below the model folders."""
-        found: ModelFiles = find_files(LocalSpec(**names), self.menus).files  # type: ignore[arg-type]
+        found: ModelPaths = find_files(LocalSpec(**names), self.menus).files  # type: ignore[arg-type]
         parts = ("transformer", "text_encoder_2", "text_encoder", "vae", "lora")
         paths = {part: getattr(found, part) for part in parts}
         root = self.base / "models"

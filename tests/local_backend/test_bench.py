@@ -13,7 +13,7 @@ import pytest
 import torch
 from fakes.tiny import make_request
 from onereward_pack.local_backend.acceleration.levels import LEVELS
-from onereward_pack.local_backend.acceleration.step_schedule import Work
+from onereward_pack.local_backend.acceleration.step_schedule import StepKind
 from onereward_pack.local_backend.bench.configurations import CONFIGURATIONS, choose
 from onereward_pack.local_backend.bench.measure import (
     Row,
@@ -45,7 +45,7 @@ from PIL import Image
 
 CPU = torch.device("cpu")
 PHOTO = SCENES / "fill.jpg"
-ALL = (Work.ALL,)
+ALL = (StepKind.ALL,)
 Found = dict[str, Any]
 
 
@@ -273,7 +273,14 @@ def test_a_clock_knows_all_steps_but_the_first() -> None:
 
 
 def test_a_kind_of_step_takes_the_median_of_its_own_steps() -> None:
-    kinds = (Work.ALL, Work.ALL, Work.MASKED, Work.ALL, Work.NOTHING, Work.ALL)
+    kinds = (
+        StepKind.ALL,
+        StepKind.ALL,
+        StepKind.MASKED,
+        StepKind.ALL,
+        StepKind.NOTHING,
+        StepKind.ALL,
+    )
     found = milliseconds([0.3, 0.1, 0.5, 0.0, 0.4], kinds)
     assert found == {"all tokens": 400.0, "masked tokens": 100.0, "extrapolated": 0.0}
 
@@ -283,7 +290,7 @@ def test_the_plain_pipeline_and_level_none_run_every_step_in_full() -> None:
     for level in (None, "none"):
         assert step_kinds(level, request, 32) == 28 * ALL
     for level in LEVELS.keys() - {"none"}:
-        assert Work.NOTHING in step_kinds(level, request, 32)
+        assert StepKind.NOTHING in step_kinds(level, request, 32)
 
 
 def test_bars_are_as_long_as_their_seconds() -> None:

@@ -22,7 +22,7 @@ from onereward_pack.nodes.estimate import inputs
 from onereward_pack.nodes.image_io import (
     decode_image,
     decode_mask,
-    format_words,
+    format_names,
     formats,
     mask_parts,
 )
@@ -84,8 +84,8 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def test_what_can_be_read_is_named_and_nothing_else() -> None:
     assert set(formats()) == set(HERE) - {"MPO"}
-    assert format_words().startswith("PNG, JPEG, WebP, ") and format_words().endswith(" or GIF")
-    assert ("AVIF" in format_words()) == features.check("avif")
+    assert format_names().startswith("PNG, JPEG, WebP, ") and format_names().endswith(" or GIF")
+    assert ("AVIF" in format_names()) == features.check("avif")
 
 
 @pytest.mark.parametrize("kind", HERE)
@@ -226,7 +226,7 @@ def test_what_cannot_be_read_is_one_sentence_with_what_can(
     with pytest.raises(InputError, match=words) as failure:
         read(data)
     assert "0x" not in str(failure.value)  # no address in memory
-    assert format_words() in str(failure.value) or "Save it with" in str(failure.value)
+    assert format_names() in str(failure.value) or "Save it with" in str(failure.value)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])

@@ -71,9 +71,9 @@ def _open_file(path: Path) -> TensorFiles:
         return open_gguf(path)
     # a safetensors header's length may look like another format's first bytes, its "{" may not
     if start[8:9] != b"{":
-        for first, words in _STRANGERS.items():
+        for first, description in _STRANGERS.items():
             if start.startswith(first):
-                raise CheckpointError(f"{path.name} {words}.")
+                raise CheckpointError(f"{path.name} {description}.")
         if start.startswith((_ZIP, *_PICKLES)):
             raise CheckpointError(
                 f"{path.name} is a pickle or a zip file, which can run code when it is opened. "

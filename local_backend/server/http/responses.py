@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ..messages import Answer
-from ..queue.job_rows import DONE, QUEUED, RUNNING, Job, LogEntry
+from ..queue.job_states import DONE, QUEUED, RUNNING, Job, LogEntry
 from ..settings import Settings
 
 REQUEST_ID = "x-fal-request-id"

@@ -18,7 +18,7 @@ from ....nodes.errors import InputError
 from .. import errors
 from ..messages import Answer
 from ..queue.dispatcher import Dispatcher
-from ..queue.job_rows import DONE, QUEUED, Job
+from ..queue.job_states import DONE, QUEUED, Job
 from ..queue.notifications import Notifier
 from ..queue.store import JobStore, QueueFullError
 from ..schemas import ErrorDetail, OneRewardInput, OneRewardOutput, QueueAnswer, Status, Submission

@@ -31,7 +31,7 @@ from ..schemas import PICTURES, OneRewardInput, check_input, parse_json
 from ..settings import Settings
 from ..storage.files import Files
 from ..storage.url_fetch import FetchError
-from .job_rows import CANCELLED, Job
+from .job_states import CANCELLED, Job
 from .leases import Leases
 from .notifications import Notifier, set_or_late
 from .store import JobStore

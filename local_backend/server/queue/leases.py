@@ -1,8 +1,4 @@
-"""The queue as a head works it off: it claims jobs under a lease.
-
-    queued -- claim --> queued, owned by a head -- start --> running -- finish --> done
-       ^                                                        |
-       +------------------------ give_back ---------------------+
+"""The queue as a head works it off: it claims jobs under a lease. job_states.py draws the states.
 
 A head holds its jobs by a lease, renewed while it lives. If it dies, the lease runs out, and
 `reclaim` frees its jobs (a lease in the sense of Gray and Cheriton, 1989).
@@ -16,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, 
 
 from ..database import ANSWERS, JOBS, LOGS, PAYLOADS
 from ..messages import Answer
-from .job_rows import (
+from .job_states import (
     CANCELLED,
     DONE,
     LATE,
@@ -109,7 +105,7 @@ class Leases:
         return [row.number for row in dead] + too_late
 
     def forget(self) -> None:
-        """Delete the jobs whose answer has been kept long enough."""
+        """Delete the jobs whose answer has been stored for its time."""
         old = and_(JOBS.c.state == DONE, JOBS.c.ended + JOBS.c.keep_seconds < time.time())
         with self._engine.begin() as db:
             numbers = list(db.execute(select(JOBS.c.number).where(old).limit(500)).scalars())

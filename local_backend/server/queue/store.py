@@ -1,4 +1,7 @@
-"""The queue as its clients see it: every job from its arrival until it is forgotten."""
+"""The queue as its clients see it: every job from its submission until it is forgotten.
+
+job_states.py has the states and who changes them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 from ..database import ANSWERS, JOBS, LOGS, PAYLOADS
 from ..messages import Answer
-from .job_rows import (
+from .job_states import (
     CANCELLED,
     DONE,
     QUEUED,

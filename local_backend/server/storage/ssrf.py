@@ -1,4 +1,7 @@
-"""Which machines an image URL may lead to: those of the public internet, and the operator's own."""
+"""SSRF guard: which hosts an image URL may lead to (the public internet's, and the operator's own).
+
+url_fetch._Guard enforces it at every connection. SSRF: server-side request forgery, CWE-918.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class BadAddressError(ValueError):
 
 @dataclass(frozen=True)
 class Address:
-    """A URL taken apart, once. What is checked is what is asked."""
+    """A parsed URL. The check and the request both use these parts, so they cannot differ."""
 
     scheme: str
     host: str  # ASCII, lower case, no brackets

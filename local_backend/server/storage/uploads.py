@@ -97,8 +97,8 @@ async def store_part(
 
 
 def complete(files: Files, name: str, key_id: str | None, parts: Sequence[tuple[int, str]]) -> None:
-    """Put an upload together from its parts, given as number and ETag in any order. Done before
-    is done: the client may not have heard the answer. Call it in a thread.
+    """Put an upload together from its parts, given as number and ETag in any order. A
+    repeated call succeeds: the client may not have heard the first answer. Call it in a thread.
 
     Raises:
         UploadError: a part is missing, or its ETag is another.

@@ -97,7 +97,7 @@ def _joined(url: str, location: str) -> str:
 
 
 async def _get(address: Address, settings: Settings, resolve: Resolver, most: int) -> bytes | str:
-    """The file, or where it has gone."""
+    """The file, or the address that the answer redirects to."""
     url = httpcore.URL(
         scheme=address.scheme, host=address.host, port=address.port, target=address.target
     )
@@ -131,8 +131,8 @@ async def _body(answer: httpcore.Response, most: int, host: str) -> bytes:
 
 
 class _Guard(httpcore.AsyncNetworkBackend):
-    """Connects to an address that was looked at, so that a name cannot change its meaning between
-    the look and the connection. TLS still goes by the name.
+    """Connects to the very IP address that ssrf.py allowed, so that DNS cannot give another one in
+    between (DNS rebinding). TLS still checks the host's name.
     """
 
     def __init__(self, allowed: bool, resolve: Resolver) -> None:

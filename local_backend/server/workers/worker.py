@@ -38,7 +38,7 @@ CANVAS = CanvasOptions(grow=0, blend=8, clean=False)
 
 
 class Stopped(Exception):
-    """The job is not wanted any more."""
+    """The job was cancelled, or its client hung up: its run ends at the next step."""
 
 
 class Worker:

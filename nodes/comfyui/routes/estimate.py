@@ -242,7 +242,7 @@ def _resolve(spec: BackendSpec) -> tuple[Backend, PriceOf | None]:
         until, note = _SILENT.get(spec.server, (0.0, ""))
         if time.monotonic() < until:
             return None, note
-        price, note = fal.foresee(pixels)
+        price, note = fal.estimate_price(pixels)
         if price is None:
             _SILENT[spec.server] = time.monotonic() + SILENCE, note
         return price, note

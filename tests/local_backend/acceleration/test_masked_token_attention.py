@@ -77,7 +77,7 @@ def test_a_token_is_masked_if_one_of_its_pixels_is() -> None:
     mask[0, 16, 63] = 1
     assert token_sets(mask, 0).masked.tolist() == [7]
     assert token_sets(mask, 1).masked.tolist() == [2, 3, 6, 7, 10, 11]
-    assert token_sets(mask, 1).kept.tolist() == [0, 1, 4, 5, 8, 9]
+    assert token_sets(mask, 1).retained.tolist() == [0, 1, 4, 5, 8, 9]
 
 
 def test_the_share_counts_the_text() -> None:
@@ -90,14 +90,14 @@ def test_a_run_that_is_remembered_gives_what_diffusers_gives(
 ) -> None:
     plain = transformer(**inputs())[0]
     with masked_token_attention(transformer, SETS, **REMEMBER) as kept:
-        kept.keep(0.7)
+        kept.fill(0.7)
         assert torch.equal(transformer(**inputs())[0], plain)
 
 
 def test_masked_tokens_alone_get_their_answer_of_the_whole_when_nothing_has_changed(
     transformer: FluxTransformer2DModel, attention: MaskedTokenAttention
 ) -> None:
-    attention.keep(0.7)
+    attention.fill(0.7)
     whole = transformer(**inputs())[0]
     attention.reuse(0.7)
     alone = transformer(**only(SETS.masked, inputs()))[0]
@@ -108,11 +108,11 @@ def test_masked_tokens_alone_get_their_answer_of_the_whole_when_nothing_has_chan
 def test_masked_tokens_alone_see_the_others_as_they_were(
     transformer: FluxTransformer2DModel, attention: MaskedTokenAttention
 ) -> None:
-    attention.keep(0.7)
+    attention.fill(0.7)
     transformer(**inputs(1))
     attention.reuse(0.6)
     one = transformer(**only(SETS.masked, inputs(2)))[0]
-    attention.keep(0.6)
+    attention.fill(0.6)
     transformer(**inputs(3))
     attention.drift = 0.0
     attention.reuse(0.6)
@@ -121,10 +121,10 @@ def test_masked_tokens_alone_see_the_others_as_they_were(
 
 def test_kept_keys_go_on_by_a_share_of_their_last_change() -> None:
     attention = MaskedTokenAttention(torch.tensor([0]), 1, drift=0.5)
-    attention.keep(0.9)
+    attention.fill(0.9)
     attention.reuse(0.8)
     assert attention.ahead.item() == 0  # there is no change yet
-    attention.keep(0.7)
+    attention.fill(0.7)
     attention.reuse(0.6)
     assert attention.ahead.item() == pytest.approx(0.25)
     kept = CachedTensor((1, 1, 1, 4), PLAIN, CPU, torch.float32)

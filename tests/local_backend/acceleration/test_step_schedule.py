@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from onereward_pack.local_backend.acceleration.levels import EVERY_STEP, LEVELS, NONE, Level
-from onereward_pack.local_backend.acceleration.step_schedule import Work, cost, plan_steps
+from onereward_pack.local_backend.acceleration.step_schedule import StepKind, cost, plan_steps
 from onereward_pack.nodes.contracts import ACCELERATIONS
 
-LETTERS = {Work.ALL: "A", Work.MASKED: "m", Work.NOTHING: "."}
+LETTERS = {StepKind.ALL: "A", StepKind.MASKED: "m", StepKind.NOTHING: "."}
 
 
 def written(level: Level, steps: int, share: float | None = None) -> str:
@@ -43,7 +43,7 @@ def test_every_number_of_steps_begins_with_all_tokens_and_never_costs_more_than_
     for steps in range(1, 101):
         plan = plan_steps(LEVELS[name], steps, share)
         assert len(plan) == steps
-        assert plan[0] is Work.ALL
+        assert plan[0] is StepKind.ALL
         assert cost(plan, share or 1.0) <= steps
 
 

@@ -16,7 +16,7 @@ from fakes.tiny import make_request
 from fakes.tiny_flux import flux_components, tiny_flux_fill
 from onereward_pack.local_backend.backends import flux as backend_module
 from onereward_pack.local_backend.backends.flux import LocalBackend
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles, file_stamp
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths, file_stamp
 from onereward_pack.local_backend.offload import device_memory, placement
 from onereward_pack.local_backend.offload.device_memory import OwnMemory
 from onereward_pack.local_backend.offload.model_part import ModelPart
@@ -82,10 +82,10 @@ class Machine:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+def files(tmp_path_factory: pytest.TempPathFactory) -> ModelPaths:
     folder = tmp_path_factory.mktemp("models")
     flux = tiny_flux_fill(width=WIDTH)
-    return ModelFiles(
+    return ModelPaths(
         transformer=write_transformer(folder, flux.transformer, "bfl", "float32").path,
         text_encoder=write_clip(folder, flux.text_encoder, "float32").path,
         text_encoder_2=write_t5(folder, flux.text_encoder_2, "float32").path,
@@ -107,11 +107,11 @@ def nothing_loaded() -> Iterator[None]:
 
 
 @pytest.fixture
-def machine(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(files: ModelPaths, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return make_machine(files, Card(), monkeypatch)
 
 
-def make_machine(files: ModelFiles, card: Card, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def make_machine(files: ModelPaths, card: Card, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(backend_module, "shared_memory", lambda device: card)
     return Machine(LocalBackend(files, NAME), card)
 
@@ -139,7 +139,7 @@ def test_a_pipeline_folder_serves_as_it_is(
 ) -> None:
     folder = write_pipeline(tmp_path, tiny_flux_fill(width=WIDTH))
     parts = ("transformer", "text_encoder", "text_encoder_2", "vae")
-    machine = make_machine(ModelFiles(**{p: folder / p for p in parts}), Card(), monkeypatch)
+    machine = make_machine(ModelPaths(**{p: folder / p for p in parts}), Card(), monkeypatch)
     request = make_request()
     assert torch.equal(machine.paint(request), paint(reference, request))
 
@@ -156,7 +156,7 @@ BUDGETS = {
 
 @pytest.mark.parametrize(("words", "budget"), BUDGETS.items())
 def test_every_plan_keeps_to_its_peak_and_paints_the_same(
-    files: ModelFiles,
+    files: ModelPaths,
     monkeypatch: pytest.MonkeyPatch,
     reference: OneRewardPipeline,
     words: str,
@@ -177,7 +177,7 @@ def test_every_plan_keeps_to_its_peak_and_paints_the_same(
 
 
 def test_a_card_with_less_than_it_said_gets_the_next_smaller_plan(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, reference: OneRewardPipeline
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch, reference: OneRewardPipeline
 ) -> None:
     card = Card(STREAMED, lie=60_000_000)
     machine = make_machine(replace(files, precision="file"), card, monkeypatch)
@@ -192,7 +192,7 @@ def test_a_card_with_less_than_it_said_gets_the_next_smaller_plan(
 
 
 def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Card(RESIDENT)
     machine = make_machine(replace(files, precision="file"), card, monkeypatch)
@@ -215,7 +215,7 @@ def test_a_shortage_is_forgotten_when_there_is_more_or_after_a_while(
 
 
 def test_after_a_refusal_the_next_run_finds_what_there_is(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = Card(1_000_000, lie=60_000_000)
     machine = make_machine(files, card, monkeypatch)
@@ -239,7 +239,7 @@ def test_lack_of_memory_is_known_in_other_words(words: str, lack: bool) -> None:
 
 
 def test_the_second_picture_finds_the_memory_of_the_first(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Real(Card):
         """What is free is what nobody holds, the table's rows among them."""
@@ -260,7 +260,7 @@ def test_the_second_picture_finds_the_memory_of_the_first(
 
 
 def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
-    files: ModelFiles, tmp_path: Path, machine: Machine
+    files: ModelPaths, tmp_path: Path, machine: Machine
 ) -> None:
     flux = tiny_flux_fill(width=WIDTH)
     path = write_lora(tmp_path, flux.transformer, "peft").path
@@ -275,7 +275,7 @@ def test_a_lora_that_leaves_the_modulation_alone_leaves_the_table(
         assert len(cached) == rows
 
 
-def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelFiles) -> None:
+def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelPaths) -> None:
     words = []
     for precision in ("fp8", "auto", "fp8", "file"):
         machine.backend = LocalBackend(replace(files, precision=precision), NAME)
@@ -285,7 +285,7 @@ def test_another_precision_takes_effect_at_once(machine: Machine, files: ModelFi
 
 
 def test_a_run_that_fills_the_card_more_than_once_ends(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Loose(Card):
         """Has a tenth more to say each time it was cleared."""
@@ -307,7 +307,7 @@ def test_shards_that_were_written_anew_are_other_models(tmp_path: Path) -> None:
 
 
 def test_half_a_lora_never_stays(
-    files: ModelFiles, tmp_path: Path, machine: Machine, reference: OneRewardPipeline,
+    files: ModelPaths, tmp_path: Path, machine: Machine, reference: OneRewardPipeline,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     path = write_lora(tmp_path, tiny_flux_fill(width=WIDTH).transformer, "peft").path
@@ -333,7 +333,7 @@ def test_half_a_lora_never_stays(
 
 
 def test_a_card_too_small_for_anything_is_told_so(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = make_machine(files, Card(1_000_000, lie=60_000_000), monkeypatch)
     with pytest.raises(LocalBackendError, match="64x64 does not fit this card") as failure:
@@ -354,7 +354,7 @@ def test_another_runtime_error_is_no_lack_of_memory(
 
 
 def test_the_same_prompt_again_loads_no_text_encoder(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = make_machine(files, Card(ON_DEMAND), monkeypatch)
     machine.paint(make_request())
@@ -369,7 +369,7 @@ def test_the_same_prompt_again_loads_no_text_encoder(
 
 
 def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for size, kept in ((RESIDENT, True), (ON_DEMAND, False)):
         pipeline_cache.PIPELINE_CACHE.unload()
@@ -380,7 +380,7 @@ def test_t5_leaves_after_it_has_encoded_where_it_does_not_fit_beside_the_rest(
 
 
 def test_a_step_copies_each_streamed_block_once(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = make_machine(replace(files, precision="file"), Card(STREAMED), monkeypatch)
     machine.paint(make_request(num_inference_steps=3, num_images=2))
@@ -392,7 +392,7 @@ def test_a_step_copies_each_streamed_block_once(
 @pytest.mark.parametrize("size", [10**12, STREAMED])
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_run_after_an_interrupted_one_equals_a_fresh_one(
-    files: ModelFiles,
+    files: ModelPaths,
     monkeypatch: pytest.MonkeyPatch,
     reference: OneRewardPipeline,
     size: int,
@@ -408,7 +408,7 @@ def test_a_run_after_an_interrupted_one_equals_a_fresh_one(
 @pytest.mark.parametrize("level", ["regular", "high"])
 @pytest.mark.parametrize("size", [10**12, STREAMED])
 def test_a_level_paints_the_same_wherever_the_blocks_lie(
-    files: ModelFiles,
+    files: ModelPaths,
     monkeypatch: pytest.MonkeyPatch,
     reference: OneRewardPipeline,
     size: int,
@@ -428,7 +428,7 @@ def test_a_level_paints_the_same_wherever_the_blocks_lie(
 
 
 def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = make_machine(files, Card(ON_DEMAND), monkeypatch)
     machine.paint(make_request())
@@ -445,7 +445,7 @@ def test_text_encoders_that_were_interrupted_do_not_stay_on_a_small_card(
 
 
 def test_two_models_in_turn_do_not_mix(
-    files: ModelFiles,
+    files: ModelPaths,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     reference: OneRewardPipeline,
@@ -464,7 +464,7 @@ def test_two_models_in_turn_do_not_mix(
 
 
 def test_a_file_that_was_written_anew_is_read_anew(
-    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_transformer(tmp_path, tiny_flux_fill(width=WIDTH).transformer).path
     machine = make_machine(replace(files, transformer=path), Card(), monkeypatch)
@@ -477,7 +477,7 @@ def test_a_file_that_was_written_anew_is_read_anew(
 
 
 def test_another_lora_or_strength_loads_no_model_again(
-    files: ModelFiles, tmp_path: Path, machine: Machine, reference: OneRewardPipeline
+    files: ModelPaths, tmp_path: Path, machine: Machine, reference: OneRewardPipeline
 ) -> None:
     flux = tiny_flux_fill(width=WIDTH)
     written = write_lora(tmp_path, flux.transformer, "peft")
@@ -499,7 +499,7 @@ def test_another_lora_or_strength_loads_no_model_again(
     assert machine.part("transformer").loads == machine.part("t5").loads == 1
 
 
-def test_a_lora_s_notes_are_told(files: ModelFiles, tmp_path: Path, machine: Machine) -> None:
+def test_a_lora_s_notes_are_told(files: ModelPaths, tmp_path: Path, machine: Machine) -> None:
     flux = tiny_flux_fill(width=WIDTH)
     path = write_lora(tmp_path, flux.transformer, "peft").path
     layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
@@ -555,7 +555,7 @@ def test_a_preview_comes_with_every_step(machine: Machine) -> None:
 
 
 def test_models_that_do_not_belong_together_are_refused_before_loading(
-    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import T5Config, T5EncoderModel
 
@@ -569,7 +569,7 @@ def test_models_that_do_not_belong_together_are_refused_before_loading(
 
 @pytest.mark.parametrize("part", ["transformer", "text_encoder", "text_encoder_2", "vae", "lora"])
 def test_a_missing_file_is_named(
-    files: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+    files: ModelPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     nowhere = tmp_path / "nowhere.safetensors"
     machine = make_machine(replace(files, **{part: nowhere}), Card(), monkeypatch)
@@ -578,7 +578,7 @@ def test_a_missing_file_is_named(
 
 
 def test_files_in_each_other_s_places_are_refused_in_one_sentence(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = make_machine(replace(files, vae=files.text_encoder), Card(), monkeypatch)
     with pytest.raises(CheckpointError, match="CLIP") as failure:
@@ -589,7 +589,7 @@ def test_files_in_each_other_s_places_are_refused_in_one_sentence(
 def test_a_recipe_is_checked_before_any_file_is_opened(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     backend: Backend = LocalBackend(
-        ModelFiles(transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere),
+        ModelPaths(transformer=nowhere, text_encoder=nowhere, text_encoder_2=nowhere, vae=nowhere),
         NAME,
     )
     for request in (make_request(num_inference_steps=0), make_request(height=72)):

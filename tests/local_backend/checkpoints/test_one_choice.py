@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onereward_pack.local_backend.checkpoints import select
 from onereward_pack.local_backend.checkpoints.local_spec import auto_spec, find_files
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths
 from onereward_pack.nodes.contracts import LocalSpec
 from onereward_pack.nodes.errors import ModelNotFoundError
 
@@ -92,7 +92,7 @@ def write_pipeline(folder: Path, pipeline: Pipeline) -> None:
     (folder / "transformer/config.json").write_text(json.dumps(config))
 
 
-def places(files: ModelFiles, models: Path) -> list[str]:
+def places(files: ModelPaths, models: Path) -> list[str]:
     """Where each part lies below the folder; a file of a pipeline by its folder."""
     found = []
     for part in PARTS:

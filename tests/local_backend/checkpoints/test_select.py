@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes.model_shelf import write_shelf
 from onereward_pack.local_backend.checkpoints import select
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths
 from onereward_pack.local_backend.checkpoints.select import find_models, installed_models
 from onereward_pack.local_backend.offload.flux_parts import open_files
 from onereward_pack.nodes.errors import ModelNotFoundError
@@ -28,7 +28,7 @@ def put(shelf: dict[str, Path], folder: Path, **names: str) -> None:
         os.link(shelf[what], path)
 
 
-def named(files: ModelFiles, folder: Path) -> list[str]:
+def named(files: ModelPaths, folder: Path) -> list[str]:
     paths = (files.transformer, files.text_encoder_2, files.text_encoder, files.vae)
     return [path.relative_to(folder).as_posix() for path in paths]
 

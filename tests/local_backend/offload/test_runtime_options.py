@@ -17,7 +17,7 @@ from fakes.tiny_flux import TinyFlux, tiny_flux_fill
 from gguf import GGMLQuantizationType
 from onereward_pack.local_backend.acceleration import attention_backend
 from onereward_pack.local_backend.backends.flux import LocalBackend
-from onereward_pack.local_backend.checkpoints.model_files import ModelFiles
+from onereward_pack.local_backend.checkpoints.model_paths import ModelPaths
 from onereward_pack.local_backend.offload import memory_plan, runtime_options
 from onereward_pack.local_backend.offload import placement as placement_module
 from onereward_pack.local_backend.offload.placement import FluxPlacement
@@ -35,9 +35,9 @@ def flux() -> TinyFlux:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, flux: TinyFlux) -> ModelFiles:
+def files(tmp_path_factory: pytest.TempPathFactory, flux: TinyFlux) -> ModelPaths:
     folder = tmp_path_factory.mktemp("models")
-    return ModelFiles(
+    return ModelPaths(
         transformer=write_transformer(folder, flux.transformer, "bfl", "float32").path,
         text_encoder=write_clip(folder, flux.text_encoder, "float32").path,
         text_encoder_2=write_t5(folder, flux.text_encoder_2, "float32").path,
@@ -65,7 +65,7 @@ def multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def paint(
-    files: ModelFiles, progress: RecordingProgress | None = None, **choices: object
+    files: ModelPaths, progress: RecordingProgress | None = None, **choices: object
 ) -> EditResult:
     backend = LocalBackend(replace(files, **choices), "OneReward")
     return backend.run(REQUEST, progress or RecordingProgress())
@@ -78,7 +78,7 @@ def placement() -> FluxPlacement:
     return pipeline.placement
 
 
-def test_a_card_that_cannot_multiply_is_told_and_paints_as_with_fp8(files: ModelFiles) -> None:
+def test_a_card_that_cannot_multiply_is_told_and_paints_as_with_fp8(files: ModelPaths) -> None:
     fast = paint(files, precision="fp8 fast")
     assert fast.notes[0].startswith("fp8 resident")
     assert fast.notes[1:] == (
@@ -88,7 +88,7 @@ def test_a_card_that_cannot_multiply_is_told_and_paints_as_with_fp8(files: Model
 
 
 def test_fp8_fast_computes_in_8_bits_and_fp8_after_it_does_not(
-    files: ModelFiles, multiplies: None
+    files: ModelPaths, multiplies: None
 ) -> None:
     plain = paint(files, precision="fp8")
     fast = paint(files, precision="fp8 fast")
@@ -100,14 +100,14 @@ def test_fp8_fast_computes_in_8_bits_and_fp8_after_it_does_not(
     assert torch.equal(again.images, plain.images)
 
 
-def test_the_same_choice_again_loads_nothing(files: ModelFiles, multiplies: None) -> None:
+def test_the_same_choice_again_loads_nothing(files: ModelPaths, multiplies: None) -> None:
     paint(files, precision="fp8 fast")
     paint(files, precision="fp8 fast")
     assert placement()._parts.transformer.loads == 1
 
 
 def test_a_file_that_cannot_be_multiplied_is_told(
-    files: ModelFiles, flux: TinyFlux, tmp_path: Path, multiplies: None
+    files: ModelPaths, flux: TinyFlux, tmp_path: Path, multiplies: None
 ) -> None:
     packed = write_gguf_transformer(tmp_path, flux.transformer, GGMLQuantizationType.Q8_0).path
     notes = paint(files, transformer=packed, precision="fp8 fast").notes
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_multiplied_is_told(
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8 fast"])
 def test_a_device_that_holds_no_fp8_is_told(
-    files: ModelFiles, precision: str, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paint(files)
     place = placement()
@@ -130,7 +130,7 @@ def test_a_device_that_holds_no_fp8_is_told(
 
 
 def test_compiled_blocks_are_told_once_and_paint_the_same(
-    files: ModelFiles, traced_only: None
+    files: ModelPaths, traced_only: None
 ) -> None:
     plain, first, second = paint(files), RecordingProgress(), RecordingProgress()
     compiled = paint(files, first, compile=True)
@@ -146,7 +146,7 @@ def test_compiled_blocks_are_told_once_and_paint_the_same(
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_all_choices_at_once_paint_what_they_paint_without_the_compiler(
-    files: ModelFiles,
+    files: ModelPaths,
     streamed: bool,
     multiplies: None,
     traced_only: None,
@@ -174,7 +174,7 @@ def test_all_choices_at_once_paint_what_they_paint_without_the_compiler(
 
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(LocalBackendError, match="Turn compile off"):
@@ -183,7 +183,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
 
 
 def test_an_error_of_the_compiler_is_told_in_words(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=_broken))
     with pytest.raises(LocalBackendError, match=r"no header Python\.h.*Turn compile off"):
@@ -195,7 +195,7 @@ def _broken(*_: object) -> None:
 
 
 def test_the_fastest_attention_is_measured_for_the_picture_s_size(
-    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+    files: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, inside = [], []
     times = {"default": 1.0, "flash": 0.5}

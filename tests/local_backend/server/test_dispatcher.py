@@ -15,7 +15,7 @@ from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.messages import LogLine, WorkerLostError
 from onereward_pack.local_backend.server.queue import dispatcher
 from onereward_pack.local_backend.server.queue.dispatcher import Dispatcher
-from onereward_pack.local_backend.server.queue.job_rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.queue.job_states import DONE, QUEUED, RUNNING, Job
 from onereward_pack.local_backend.server.queue.leases import Leases
 from onereward_pack.local_backend.server.queue.notifications import Notifier
 from onereward_pack.local_backend.server.queue.store import JobStore, NewJob

@@ -10,7 +10,7 @@ import pytest
 from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.messages import Answer
 from onereward_pack.local_backend.server.queue import leases
-from onereward_pack.local_backend.server.queue.job_rows import DONE, QUEUED, RUNNING, Job
+from onereward_pack.local_backend.server.queue.job_states import DONE, QUEUED, RUNNING, Job
 from onereward_pack.local_backend.server.queue.leases import Leases
 from onereward_pack.local_backend.server.queue.store import JobStore, NewJob, QueueFullError
 from onereward_pack.local_backend.server.settings import Settings

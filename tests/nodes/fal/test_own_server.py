@@ -305,7 +305,7 @@ def test_an_edit_that_costs_nothing_is_free_in_all_that_is_said(
 ) -> None:
     backend = studio_of(studio, tmp_path, run_cap=0.01, session_cap=0.01)
     progress = Watched()
-    assert backend.foresee([1 << 20] * 8) == (0.0, "")
+    assert backend.estimate_price([1 << 20] * 8) == (0.0, "")
     done = variations(backend, 2, progress)
     assert progress.texts[0].startswith("studio: 2 new jobs, ")
     assert progress.texts[0].endswith(" MP, free")

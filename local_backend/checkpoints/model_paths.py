@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFiles:
+class ModelPaths:
     """Each path is a file, the index of its shards, or a folder as diffusers keeps that part.
 
     Attributes:

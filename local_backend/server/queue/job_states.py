@@ -1,4 +1,15 @@
-"""A job as a row of the queue, and the changes of a row that several parts make."""
+"""The states of a job of the queue, and the changes that several modules make to its row.
+
+    JobStore.add     Leases.claim               Leases.start           finish
+    ---------> queued ---------> queued, owned ------------> running -------------> done
+                 ^                    |                         |   of Leases, JobStore
+                 +--------------------+-------------------------+
+                   give_back, by Leases.give_back, lost or reclaim
+
+store.py (JobStore) adds, refuses (done at once) and cancels jobs. leases.py (Leases) claims,
+starts, finishes and gives back; it reclaims a dead head's jobs and forgets those that are done.
+dispatcher.py calls it.
+"""
 
 from __future__ import annotations
 
