@@ -1,4 +1,4 @@
-"""The components of a FLUX.1-Fill pipeline, which is diffusers' term for its models and scheduler."""
+"""The components (diffusers' term) of a FLUX.1-Fill pipeline: models, tokenizers, scheduler."""
 
 from __future__ import annotations
 

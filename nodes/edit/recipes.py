@@ -67,12 +67,12 @@ def make_recipe(
     """The recipe of a task, with the authors' own prompt where they fix one.
 
     Args:
-        prompt: what to paint. Extend without words uses the authors' fixed prompt; Remove always
-            does, so it wants an empty one here; Fill without words is refused.
+        prompt: what to paint. Extend without a prompt uses the authors' fixed one; Remove always does,
+            so it wants an empty one here; Fill without a prompt is refused.
         preset: one of PRESETS, whose numbers go before steps, cfg and guidance.
 
     Raises:
-        InputError: the task needs words and there are none, or there is no such preset.
+        InputError: the task needs a prompt and there is none, or there is no such preset.
     """
     numbers = _preset(preset) or Preset(steps, cfg, guidance)
     return EditRecipe(
@@ -114,7 +114,7 @@ def _task_prompt(task: EditTask, prompt: str) -> str:
 
 
 def literal_note(prompt: str, embeddings: bool = False) -> str:
-    """A note on a prompt that is written for other nodes; "" for plain words.
+    """A note on a prompt that is written for other nodes; "" for plain text.
 
     Args:
         embeddings: whoever reads it knows embeddings.
