@@ -105,6 +105,7 @@ BROKEN_HEADERS: dict[str, tuple[bytes, int, str]] = {
         "a place that no tensor can have",
     ),
     "size": (json.dumps({"a": ENTRY | {"shape": [3]}}).encode(), 8, "would take 12 bytes but has"),
+    "room": (json.dumps({"a": ENTRY | {"shape": [1]}}).encode(), 8, "would take 4 bytes but has 8"),
     "overlap": (
         json.dumps({"a": ENTRY, "b": ENTRY | {"data_offsets": [4, 12]}}).encode(), 12,
         "b overlaps another tensor",
@@ -113,6 +114,16 @@ BROKEN_HEADERS: dict[str, tuple[bytes, int, str]] = {
     "short": (json.dumps({"a": ENTRY}).encode(), 7, "holds 7 of the 8 bytes"),
     "long": (json.dumps({"a": ENTRY}).encode(), 9, "1 bytes follow"),
 }  # fmt: skip
+
+
+def test_a_gguf_file_that_ends_within_its_last_tensor_is_refused(
+    tmp_path: Path, flux: TinyFlux
+) -> None:
+    path = write_gguf_transformer(tmp_path, flux.transformer, Kind.Q8_0).path
+    last = max(gguf.GGUFReader(path).tensors, key=lambda tensor: tensor.data_offset)
+    with path.open("r+b") as file:
+        file.truncate(last.data_offset + last.n_bytes - 1)
+    assert f"{last.name} ends at byte" in refusal(open_transformer, path)
 
 
 @pytest.mark.parametrize("case", BROKEN_HEADERS)

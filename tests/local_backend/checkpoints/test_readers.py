@@ -196,6 +196,14 @@ def test_a_full_size_file_is_known_at_once(tmp_path: Path) -> None:
     assert family is Family.FLUX_FILL
 
 
+def test_a_tensor_in_another_shard_than_the_index_says_is_refused(tmp_path: Path) -> None:
+    index = write_shards(tmp_path)
+    places = {"a": "two.safetensors", "b": "one.safetensors"}
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(CheckpointError, match=r"a is not in two\.safetensors"):
+        open_tensors(index)
+
+
 def test_telling_what_a_file_is_loads_no_model_library() -> None:
     code = (
         "import sys; sys.path.insert(0, 'tests'); import conftest\n"

@@ -237,6 +237,14 @@ def test_a_full_queue_answers_429_and_a_client_may_set_a_lower_limit(tmp_path: P
             assert "nginx" not in answer.text
 
 
+def test_a_client_cannot_raise_the_limit_of_the_queue(tmp_path: Path) -> None:
+    with serving(tmp_path, [asyncio.Event()], max_queue=1) as site:
+        site.until(site.submit(), "IN_PROGRESS")
+        assert site.submit()["queue_position"] == 0
+        greedy = site.ask("POST", APP + "?fal_max_queue_length=9", json=BODY)
+        assert greedy.status_code == 429 and greedy.json()["error_type"] == "queue_full"
+
+
 def test_a_body_over_the_limit_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path, max_body_mb=1) as site:
         big = {**BODY, "prompt": "x" * (1 << 20)}

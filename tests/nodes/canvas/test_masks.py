@@ -5,6 +5,7 @@ import pytest
 import torch
 from onereward_pack.nodes.canvas import masks
 from onereward_pack.nodes.canvas.geometry import Box
+from onereward_pack.nodes.canvas.morphology import TILE
 from onereward_pack.nodes.canvas.options import CanvasOptions
 from onereward_pack.nodes.errors import InputError
 from torch import Tensor
@@ -277,3 +278,14 @@ def test_one_meets_all_and_equal_batches_go_side_by_side(
 def test_other_counts_are_refused_and_both_are_named(images: int, count: int) -> None:
     with pytest.raises(InputError, match=f"{images} images do not pair with {count} masks"):
         masks.pair_batches(images, count)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_pixel_at_exactly_the_reach_is_taken_across_the_border_of_two_tiles(sign: int) -> None:
+    px = 16
+    line = torch.zeros(4, 2 * TILE, dtype=torch.bool)
+    line[:, TILE - px] = True
+    blend = masks.blend_mask(line if sign > 0 else ~line, sign * px, 0)
+    inside = torch.zeros(4, 2 * TILE)
+    inside[:, TILE - 2 * px : TILE + 1] = 1.0
+    assert torch.equal(blend, inside if sign > 0 else 1 - inside)

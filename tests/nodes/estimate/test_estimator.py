@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,12 @@ class NeverRun(ColourBackend):
 
 def plan(asked: EstimateRequest, **more: Any) -> dict[str, Any]:
     return estimate(asked, more.pop("backend", NeverRun()), more.pop("kind", "local"), **more)
+
+
+def test_each_variation_is_a_job_where_a_run_makes_one_image() -> None:
+    asked, remote = request(mask=two_spots(), num_images=3), NeverRun()
+    remote.capabilities = dataclasses.replace(remote.capabilities, images_per_run=1)
+    assert plan(asked, backend=remote)["jobs"] == 3 * plan(asked)["jobs"]
 
 
 def pixels(overlay: str) -> Tensor:
