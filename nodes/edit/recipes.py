@@ -67,8 +67,8 @@ def make_recipe(
     """The recipe of a task, with the authors' own prompt where they fix one.
 
     Args:
-        prompt: what to paint. Extend without a prompt uses the authors' fixed one; Remove always does,
-            so it wants an empty one here; Fill without a prompt is refused.
+        prompt: what to paint. Extend without a prompt uses the authors' fixed one; Remove always
+            does, so it wants an empty one here; Fill without a prompt is refused.
         preset: one of PRESETS, whose numbers go before steps, cfg and guidance.
 
     Raises:
