@@ -208,4 +208,4 @@ def test_the_import_loads_no_model_library_and_no_client(tmp_path: Path) -> None
     assert not [name for name in ours if ".local_backend" in name]
     # The menu of servers is read; the client, and requests with it, waits for a run.
     remote = {name.rpartition(".nodes.")[2] for name in ours if ".nodes.fal" in name}
-    assert remote == {"fal", "fal.servers"}
+    assert remote == {"fal", "fal.endpoints"}
