@@ -55,7 +55,7 @@ def fp8_linears(pipeline: OneRewardPipeline) -> Iterator[None]:
 @contextmanager
 def fp8_memory(pipeline: OneRewardPipeline) -> Iterator[None]:
     """The kept tokens' keys and values are remembered in fp8, as on a card that is nearly full."""
-    with patch.object(pipeline.placement, "keeping", KVCacheFormat(FP8, change=True)):
+    with patch.object(pipeline.placement, "kv_cache_format", KVCacheFormat(FP8, change=True)):
         yield
 
 

@@ -203,9 +203,9 @@ def test_the_import_loads_no_model_library_and_no_client(tmp_path: Path) -> None
     times = (line for line in done.stderr.splitlines() if line.startswith("import time:"))
     loaded = [line.rsplit("|", 1)[1].strip() for line in times]
     ours = [name for name in loaded if f"custom_nodes/{PACK_FOLDER}" in name]
-    assert any(name.endswith(".nodes.extension") for name in ours)
+    assert any(name.endswith(".nodes.comfyui.extension") for name in ours)
     assert not [name for name in loaded if name.split(".")[0] in ("diffusers", "accelerate")]
     assert not [name for name in ours if ".local_backend" in name]
     # The menu of servers is read; the client, and requests with it, waits for a run.
     remote = {name.rpartition(".nodes.")[2] for name in ours if ".nodes.fal" in name}
-    assert remote == {"fal", "fal.servers"}
+    assert remote == {"fal", "fal.endpoints"}
