@@ -63,6 +63,7 @@ def make_job(options: argparse.Namespace) -> EditJob:
     elif options.mask is None:
         raise InputError(f"--task {options.task.value} needs a mask. Give --mask.")
     check_output(options.output)
+    _check_inputs_stay(options)
     picture = read_picture(options.image)
     image = picture.pixels
     if extends:
@@ -90,6 +91,22 @@ def check_output(path: Path) -> None:
         raise InputError(
             f"--output is {path}, but what is written is a PNG. Name it {path.with_suffix('.png')}."
         )
+
+
+def output_files(output: Path, count: int) -> list[Path]:
+    """One file, or numbered ones (name-1.png, ...) for several images."""
+    if count == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{i}.png") for i in range(1, count + 1)]
+
+
+def _check_inputs_stay(options: argparse.Namespace) -> None:
+    """Raise InputError if a result would be written over the picture or its mask."""
+    for flag in ("image", "mask"):
+        source = getattr(options, flag, None)  # extend has no mask
+        for path in output_files(options.output, options.num_images):
+            if source and source.exists() and path.exists() and path.samefile(source):
+                raise InputError(f"{path} is the --{flag}. Choose another --output.")
 
 
 def _check_extension(options: argparse.Namespace) -> None:

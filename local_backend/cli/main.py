@@ -18,7 +18,7 @@ from ...nodes.errors import InputError, MissingDependencyError, OneRewardError
 from ...nodes.image_io import format_names
 from ..bench.options import WEIGHTS, Options
 from .demo import SCENES, run_demo
-from .edit_job import check_output, make_job
+from .edit_job import check_output, make_job, output_files
 from .picture_files import Picture, encode_picture
 
 if TYPE_CHECKING:
@@ -273,10 +273,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _write_all(output: Path, done: Edit, picture: Picture) -> None:
-    """One file, or numbered ones (name-1.png, ...) for several images."""
-    for number, pixels in enumerate(done.images, 1):
-        several = len(done.images) > 1
-        path = output.with_name(f"{output.stem}-{number}.png") if several else output
+    paths = output_files(output, len(done.images))
+    for path, pixels in zip(paths, done.images, strict=True):
         _write(path, encode_picture(pixels, picture.bits, picture.profile))
 
 

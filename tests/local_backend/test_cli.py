@@ -59,6 +59,33 @@ def test_several_images_get_numbered_files(files: dict[str, Path], tmp_path: Pat
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "count", "fault"),
+    [
+        ("photo.png", 1, "photo.png is the --image"),
+        ("mask.png", 1, "mask.png is the --mask"),
+        ("photo.png", 2, None),
+        ("mask.png", 3, "mask-2.png is the --mask"),
+    ],
+)
+def test_a_picture_and_its_mask_are_never_written_over(
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    output: str,
+    count: int,
+    fault: str | None,
+) -> None:
+    if fault and count > 1:
+        files["mask"] = files["mask"].rename(tmp_path / "mask-2.png")
+    before = {path: path.read_bytes() for path in files.values()}
+    more = ("--num-images", str(count), "--output", str(tmp_path / output))
+    assert main.main(arguments("remove", files, *more)) == (1 if fault else 0)
+    if fault:
+        assert f"{fault}. Choose another --output." in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files.values()} == before
+
+
 def test_extend_makes_the_picture_larger(files: dict[str, Path]) -> None:
     command = ["extend", "--image", str(files["image"]), "--to", "left 40", *FAST]
     assert main.main(command) == 0
