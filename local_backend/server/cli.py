@@ -19,7 +19,7 @@ from ...nodes.errors import InputError
 from ...nodes.loopback import is_loopback
 from .database import open_database
 from .keys import Keys
-from .settings import Settings, make_settings
+from .settings import SQLITE_FILE, Settings, make_settings
 
 CLUSTER_ONLY = ("min_replicas", "max_replicas", "gpus", "heads")
 KEY_OPTIONS = ("data", "database")
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     about = "make, list and revoke the keys that clients of the server need"
     command = commands.add_parser("keys", help=about, description=about)
     command.add_argument("action", choices=("add", "list", "revoke"))
-    command.add_argument("what", nargs="?", help="add: a name for it; revoke: its id")
+    command.add_argument("what", nargs="?", help="add: a NAME for it; revoke: its ID")
     _add_settings(command, KEY_OPTIONS)
     command.set_defaults(run=_keys)
     options = parser.parse_args(arguments)
@@ -83,8 +83,8 @@ def _serve(options: argparse.Namespace) -> None:
     _check_tls(options.tls_cert, options.tls_key)
     settings, listener = _prepare(options)
     with listener:
+        worker = Worker(settings)  # before a key: without its models nothing is left behind
         _first_key(settings)
-        worker = Worker(settings)
         page = f"API page {settings.public_url}/docs"
         config = uvicorn.Config(
             make_app(Head(settings, LocalPool(worker))), log_level="warning", access_log=False,
@@ -130,18 +130,37 @@ def _check_tls(certificate: str | None, key: str | None) -> None:
 
 
 def _keys(options: argparse.Namespace) -> None:
-    """Make, list or revoke keys."""
-    known = Keys(open_database(make_settings(_given(options))))
+    """Make, list or revoke keys.
+
+    Raises:
+        InputError: a name or an id is missing, or unknown, or there is no database to look into.
+    """
+    settings = make_settings(_given(options))
+    _check_keys_command(options.action, options.what, settings)
+    known = Keys(open_database(settings))
     if options.action == "add":
-        _say(f"The key, which is not shown again: {known.make(options.what or 'key')}")
+        _say(f"The key, which is not shown again: {known.make(options.what)}")
     elif options.action == "revoke":
-        if not known.revoke(options.what or ""):
+        if not known.revoke(options.what):
             raise InputError(f'There is no key "{options.what}" in use. See: keys list.')
         _say(f"{options.what} is revoked.")
     else:
         for row in known.rows():
             made = datetime.fromtimestamp(row.created, timezone.utc).date()
             _say(f"{row.id}  {row.name}  made {made}{'  revoked' if row.revoked else ''}")
+
+
+def _check_keys_command(action: str, what: str | None, settings: Settings) -> None:
+    """Raise InputError before a database is opened, which makes one where there is none."""
+    if action == "add" and what is None:
+        raise InputError("keys add needs a name for the key, such as: keys add laptop.")
+    if action == "revoke" and what is None:
+        raise InputError("keys revoke needs the id of a key: keys revoke ID. See: keys list.")
+    if action != "add" and not (settings.database or (settings.data / SQLITE_FILE).exists()):
+        raise InputError(
+            f"{settings.data} has no keys: no server has used it as its data folder. "
+            "Give the server's --data."
+        )
 
 
 class _Server(uvicorn.Server):

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from ...nodes.errors import InputError
-from .settings import Settings
+from .settings import SQLITE_FILE, Settings
 
 METADATA = MetaData()
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # sqlite counts up in INTEGER columns only
@@ -123,7 +123,7 @@ def open_database(settings: Settings) -> Engine:
             "URL, and that its driver is installed."
         ) from error
     if not settings.database:
-        os.chmod(settings.data / "server.sqlite3", 0o600)
+        os.chmod(settings.data / SQLITE_FILE, 0o600)
     return engine
 
 

@@ -13,6 +13,7 @@ from ...nodes.contracts import PRECISIONS
 from ...nodes.errors import InputError
 
 MEGABYTE = 1 << 20
+SQLITE_FILE = "server.sqlite3"  # in the data folder, where no other database is given
 
 
 class Settings(BaseModel):
@@ -84,7 +85,7 @@ class Settings(BaseModel):
     @property
     def database_url(self) -> str:
         """Where jobs and keys are."""
-        return self.database or f"sqlite:///{self.data.resolve() / 'server.sqlite3'}"
+        return self.database or f"sqlite:///{self.data.resolve() / SQLITE_FILE}"
 
     @property
     def files(self) -> Path:

@@ -12,7 +12,7 @@ from onereward_pack.local_backend.server.cli import run
 from onereward_pack.local_backend.server.database import open_database
 from onereward_pack.local_backend.server.keys import Keys
 from onereward_pack.local_backend.server.settings import Settings
-from onereward_pack.nodes.errors import InputError
+from onereward_pack.nodes.errors import InputError, ModelNotFoundError
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,33 @@ def test_keys_are_made_listed_and_revoked(
     with pytest.raises(InputError, match='no key "x" in use'):
         run(["keys", "revoke", "x", *data])
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["add"], "keys add needs a name"),
+        (["revoke"], "keys revoke needs the id of a key"),
+        (["list"], "no-server has no keys.*Give the server's --data"),
+        (["revoke", "x"], "no-server has no keys.*Give the server's --data"),
+    ],
+)
+def test_a_keys_command_that_lacks_something_says_so_and_makes_no_database(
+    tmp_path: Path, command: list[str], words: str
+) -> None:
+    folder = tmp_path / "no-server"
+    with pytest.raises(InputError, match=words):
+        run(["keys", *command, "--data", str(folder)])
+    assert not folder.exists()
+
+
+def test_models_that_are_missing_are_named_before_a_first_key_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, models = tmp_path / "data", tmp_path / "no-models"
+    with pytest.raises(ModelNotFoundError, match="no-models is no folder"):
+        run(["serve", "--port", "0", "--data", str(folder), "--models", str(models)])
+    assert "key" not in capsys.readouterr().out and not folder.exists()
 
 
 def test_the_command_line_knows_the_server_and_says_what_went_wrong(
