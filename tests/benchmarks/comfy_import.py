@@ -8,6 +8,7 @@ measured here, in the same process.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -75,4 +76,8 @@ def main(starts: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else STARTS)
+    parser = argparse.ArgumentParser(description="seconds that ComfyUI needs to import the pack")
+    parser.add_argument(
+        "starts", type=int, nargs="?", default=STARTS, help=f"of ComfyUI; default {STARTS}"
+    )
+    main(parser.parse_args().starts)

@@ -1,6 +1,6 @@
 """How much colour step the seam correction leaves, against a global Lab mean/std match.
 
-Run from the repository root: python tests/benchmarks/seam.py [side]
+Run from the repository root: python tests/benchmarks/seam.py [side]; --help says more.
 The model's answer is simulated: truth * (1 + a gradient of +-2 %) + a colour shift, so the truth
 is what a perfect correction would give back. Numbers are mean CIE76 delta E; residuals are against
 the truth, just inside the opaque edge, and over the whole hole.
@@ -8,6 +8,7 @@ the truth, just inside the opaque edge, and over the whole hole.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -253,4 +254,10 @@ def main(side: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)
+    parser = argparse.ArgumentParser(
+        description="colour step left by the seam correction and by a global Lab match"
+    )
+    parser.add_argument(
+        "side", type=int, nargs="?", default=1024, help="of the square pictures, px; default 1024"
+    )
+    main(parser.parse_args().side)
