@@ -62,7 +62,7 @@ def load(folder: Path) -> Preferences:
     """
     file = folder / FILE_NAME
     try:
-        return parse(Preferences, json.loads(file.read_text("utf-8")), NAME)
+        return parse(Preferences, json.loads(file.read_text("utf-8-sig")), NAME)
     except FileNotFoundError:
         return Preferences()
     except (OSError, ValueError, RecursionError) as error:

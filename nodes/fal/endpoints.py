@@ -169,7 +169,7 @@ def _origin(url: str) -> Origin | None:
 
 def _read(file: Path) -> dict[str, dict[str, str]]:
     try:
-        entries = json.loads(file.read_text("utf-8"))
+        entries = json.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

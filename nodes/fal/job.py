@@ -71,8 +71,11 @@ class JobRunner:
                 job = self._send(begun, request, progress, cancellation)
                 return self._finish(begun, job, progress, cancellation, self._pixels(request))
             if begun.state in RESULT:
-                return self._from_cache(begun)
-            if begun.state is State.SENT:
+                try:
+                    return self._from_cache(begun)
+                except PictureMissingError as error:  # fetched again, which is free of charge
+                    LOG.warning("%s", error)
+            if begun.state in RESULT or begun.state is State.SENT:
                 found = self._resume(begun, request, progress, cancellation)
                 if found is not None:
                     return found
@@ -105,7 +108,8 @@ class JobRunner:
                 self._write_down(self._journal.drop, number)
             raise
         if entry is None and len(found.images) == 1:
-            self._journal.answer_unknown(number, _about(found.seed, *found.images[0].shape[:2]))
+            about = _about(found.seed, *found.images[0].shape[:2])
+            self._journal.answer_unknown(number, about, found.prompt)
         return found
 
     def _begin(self, key: str, request: EditRequest) -> int | Entry:
@@ -113,7 +117,7 @@ class JobRunner:
         about = _about(request.seed, *request.image.shape[1:3])
         limits = limits_of(self._spec)
         server = self._client.server.queue_url
-        return self._journal.begin(key, server, self._run, estimate, limits, about)
+        return self._journal.begin(key, server, self._run, estimate, limits, about, request.prompt)
 
     def _send(
         self, number: int, request: EditRequest, progress: ProgressSink, cancellation: Cancellation

@@ -14,6 +14,7 @@ lease, which a trigger refuses. It can still write down how a job ends that it h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -65,11 +66,17 @@ CREATE TABLE prices (
 FILES = f"""
 ALTER TABLE images RENAME TO blobs;
 ALTER TABLE jobs ADD COLUMN lease REAL;  -- job_sends: seconds since 1970
+ALTER TABLE jobs ADD COLUMN prompt TEXT;  -- a hash, to know the job's result by
+CREATE TABLE counter (
+    last INTEGER NOT NULL         -- the newest job's id, which no other job ever gets
+);
+INSERT INTO counter SELECT coalesce(max(id), abs(random() % 1000000000000)) FROM jobs;
 CREATE TABLE pictures (
     job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     file TEXT NOT NULL,           -- job_pictures: its name
     size INTEGER NOT NULL,        -- bytes
+    crc INTEGER NOT NULL,         -- zlib.crc32 of them
     PRIMARY KEY (job, number)
 );
 CREATE VIEW images AS SELECT * FROM "{OUTDATED}";
@@ -98,10 +105,12 @@ class Database:
         self.file = (folder / FILE_NAME).absolute()
         with self.translated():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
         self.sends = sends_of(self.file, self.open)
-        with _CREATING, self.open() as db:
-            _prepare(db)
+        with _CREATING:
+            with self.translated():
+                _create(self.file)
+            with self.open() as db:
+                _prepare(db)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -140,6 +149,17 @@ class Database:
                 "could be paid for twice, so nothing is sent. Make room or repair the rights; if "
                 "the file is broken, move it away."
             ) from error
+
+
+def _create(file: Path) -> None:
+    """Make an empty file for this user alone, unless there is one. One that is there is never
+    opened here: closing it would end the POSIX locks that sqlite holds on it in this process, and
+    another process would then take the database for unused (sqlite, "How To Corrupt", 2.2).
+    """
+    if file.exists():
+        return
+    with contextlib.suppress(FileExistsError):  # another process was faster
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _prepare(db: sqlite3.Connection) -> None:

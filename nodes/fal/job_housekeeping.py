@@ -17,12 +17,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import JournalError
-from .job_states import State
 
 if TYPE_CHECKING:
     from .job_store import Journal
@@ -81,14 +81,11 @@ def clear_images(journal: Journal) -> int:
 
 
 def make_room(journal: Journal, newest: int) -> None:
-    """Drop images that are too old, and the oldest while there are too many; never those of
-    `newest`. What they cost counts on until the session ends.
+    """Drop images of earlier sessions that are too old, and the oldest while there are too many;
+    never those of `newest`. What they cost counts on until the session ends.
     """
     expired = time.time() - RETAINED_DAYS * 86400
-    query = "SELECT id FROM jobs WHERE created < ? AND id != ? AND state = ?"
-    with journal.open() as db:
-        old = [row[0] for row in db.execute(query, (expired, newest, State.DONE))]
-    _drop_in_steps(journal, [[job] for job in old])
+    _drop_in_steps(journal, [[job] for job in journal.expired(expired, newest)])
     journal.forget(expired, newest)
     _drop_in_steps(journal, _over_quota(journal, newest))
 
@@ -163,8 +160,8 @@ def move_blob(journal: Journal) -> bool:
         mine = db.execute(query, place).rowcount == 1
         if mine:
             journal.pictures.check([name])
-            values = (job, number, name, len(data))
-            db.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", values)
+            values = (job, number, name, len(data), zlib.crc32(data))
+            db.execute("INSERT INTO pictures VALUES (?, ?, ?, ?, ?)", values)
     if not mine:  # another process moved it, or it was dropped
         journal.pictures.delete([name])
     return True

@@ -2,7 +2,8 @@
 
 A file is complete before a row names it, and its row is gone before the file is deleted. A crash in
 between leaves a file without a row, an orphan, and never a row without a file. Orphans are deleted
-at the start of a process.
+at the start of a process, once they are as old as any picture gets. Until then a database of a
+backup, or one that was moved away and is put back, still finds its files.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 import uuid
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +23,9 @@ from ..errors import JournalError
 
 LOG = logging.getLogger("onereward")
 FOLDER = "journal_pictures"
-ORPHAN_AGE = 3600.0  # seconds; a younger file may belong to a row that is about to be written
+ORPHAN_AGE = 30 * 86400.0  # seconds
+# a picture, and what write_private names it before it is whole
+_OURS = re.compile(r"\.?[0-9a-f]{32}\.picture(?:\.\w+)?")
 
 
 class PictureMissingError(JournalError):
@@ -57,11 +62,11 @@ class PictureFolder:
             raise
         return names
 
-    def read(self, name: str, size: int) -> bytes:
-        """A file of exactly `size` bytes.
+    def read(self, name: str, size: int, crc: int) -> bytes:
+        """A file of exactly these bytes.
 
         Raises:
-            PictureMissingError: there is no such file, or it has another size.
+            PictureMissingError: there is no such file, or it holds something else.
             OSError: it cannot be read, or the whole folder is gone.
         """
         file = self._folder / name
@@ -73,6 +78,8 @@ class PictureFolder:
             raise PictureMissingError(_missing(file, "is gone")) from None
         if len(data) != size:
             raise PictureMissingError(_missing(file, f"has {len(data)} bytes instead of {size}"))
+        if zlib.crc32(data) != crc:
+            raise PictureMissingError(_missing(file, "is not what was written"))
         return data
 
     def check(self, names: Iterable[str]) -> None:
@@ -89,12 +96,16 @@ class PictureFolder:
                 LOG.warning("A picture could not be deleted: %s", error)
 
     def old_files(self) -> set[str]:
-        """The names of all files that are no younger than ORPHAN_AGE."""
+        """The names of the files of this pack that are no younger than ORPHAN_AGE."""
         if not self._folder.is_dir():
             return set()
         youngest = time.time() - ORPHAN_AGE
         with os.scandir(self._folder) as entries:
-            return {entry.name for entry in entries if _changed(entry) < youngest}
+            return {
+                entry.name
+                for entry in entries
+                if _OURS.fullmatch(entry.name) and _changed(entry) < youngest
+            }
 
 
 def _changed(entry: os.DirEntry[str]) -> float:
@@ -106,7 +117,7 @@ def _changed(entry: os.DirEntry[str]) -> float:
 
 def _missing(file: Path, what: str) -> str:
     return (
-        f"A picture that the journal has paid for {what}: {file}. Put it back, or fetch the job "
+        f"A picture of a paid job {what}: {file}. Put it back, or fetch the job "
         "with OneReward Collect while its service still has it."
     )
 

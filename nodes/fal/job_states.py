@@ -62,12 +62,15 @@ def state_of(db: sqlite3.Connection, job: int) -> State | None:
 
 
 def create(db: sqlite3.Connection, to: State, columns: Mapping[str, object]) -> int:
-    """Write down a new job; its number."""
+    """Write down a new job; its number, which no other job ever had: a late entry of a job that is
+    gone never meets another one. A new journal begins to count at a random number.
+    """
     check_transition(0, None, to)
-    values = {**columns, "state": to}
+    db.execute("UPDATE counter SET last = max(last, (SELECT coalesce(max(id), 0) FROM jobs)) + 1")
+    job = int(db.execute("SELECT last FROM counter").fetchone()[0])
+    values = {"id": job, **columns, "state": to}
     query = f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-    job = db.execute(query, (*values.values(),)).lastrowid
-    assert job is not None
+    db.execute(query, (*values.values(),))
     return job
 
 
@@ -81,9 +84,12 @@ def move(
         to: None deletes the job.
 
     Raises:
-        TransitionError: the table does not allow it.
+        TransitionError: the table does not allow it, or the job is not in the journal.
     """
-    check_transition(job, state_of(db, job), to)
+    at = state_of(db, job)
+    if at is None:
+        raise TransitionError(f"Job {job} of the journal is no longer there.")
+    check_transition(job, at, to)
     if to is None:
         db.execute("DELETE FROM jobs WHERE id = ?", (job,))
         return

@@ -9,10 +9,12 @@ job change in one transaction, which a cache with a database of its own cannot g
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from .spend_limits import SpendLimits, check_limit
 
 LOG = logging.getLogger("onereward")
 SESSION = uuid.uuid4().hex  # one run of the program
+UNSETTLED = (State.SENDING, State.UNKNOWN, State.SENT)
 FIELDS = "id, state, request_id, session, estimate, meta, lease"  # those of an Entry, and a lease
 
 
@@ -75,7 +78,7 @@ class Journal(Database):
 
     def begin(
         self, key: str, server: str, run: str, estimate: float | None, limits: SpendLimits,
-        about: str = "",
+        about: str = "", prompt: str | None = None,
     ) -> int | Entry:  # fmt: skip
         """Write a job down before it is sent: its number, or the open job that is already there.
         The caller ends it with `sent`, `unknown` or `drop`; until then it is a live send.
@@ -94,6 +97,7 @@ class Journal(Database):
                 job = create(db, State.SENDING, {
                     "key": key, "server": server, "about": about, "session": SESSION, "run": run,
                     "estimate": estimate, "created": time.time(), "lease": new_lease(),
+                    "prompt": _hash(prompt),
                 })  # fmt: skip
                 self.sends.begin(job, key)  # before another thread can see the row
             return job
@@ -118,6 +122,8 @@ class Journal(Database):
 
         def change(db: sqlite3.Connection) -> None:
             _check_same(db, job, "key", key)
+            if to is None and state_of(db, job) not in (State.SENDING, State.SENT):
+                return  # another process has written a result meanwhile, or the row is gone
             move(db, job, to, columns)
 
         try:
@@ -144,12 +150,17 @@ class Journal(Database):
             values = (cost, may_be_billed, job)
             db.execute(f"UPDATE jobs SET cost = {billed} WHERE id = ?", values)
 
-    def answer_unknown(self, collected: int, about: str) -> None:
+    def answer_unknown(self, collected: int, about: str, prompt: str | None = None) -> None:
         """A collected job turns out to be the one of that server whose answer was lost: the lost
-        one gets its id and images, if there is exactly one that it can be.
+        one gets its id and images, if there is exactly one that it can be. One with another prompt,
+        or with an id of its own, it cannot be.
         """
-        where = "state IN (?, ?) AND about = ? AND server = (SELECT server FROM jobs WHERE id = ?)"
-        values = (State.UNKNOWN, State.SENDING, about, collected)
+        this = "(SELECT {} FROM jobs WHERE id = ?)"
+        where = f"state IN (?, ?) AND about = ? AND server = {this.format('server')}"
+        where += f" AND coalesce(request_id = {this.format('request_id')}, 1)"
+        where += " AND coalesce(prompt = ?, 1)"
+        states = (State.UNKNOWN, State.SENDING)
+        values = (*states, about, collected, collected, _hash(prompt))
         with self.transaction() as db:
             entries = self._entries(db, where, values)
             lost = [entry.id for entry in entries if not entry.being_sent]
@@ -162,8 +173,13 @@ class Journal(Database):
             move(db, collected, None)
 
     def adopt(self, request_id: str, server: str) -> int:
-        """Write down a job that this journal has never seen, by its request id."""
+        """Write down a job that this journal has never seen, by its request id; its number, also if
+        another process has just done so.
+        """
         with self.transaction() as db:
+            known = self._newest(db, "request_id = ? AND server = ?", (request_id, server))
+            if known is not None:
+                return known.id
             return create(db, State.SENT, {
                 "key": "", "server": server, "about": "", "request_id": request_id, "session": "",
                 "run": "", "cost": 0, "created": time.time(), "lease": 0,
@@ -187,9 +203,11 @@ class Journal(Database):
             query += " request_id = coalesce(?, request_id) WHERE id = ?"
             db.execute(query, (cost, request_id, job))
             replaced, _ = _delete_rows(db, job)
-            sizes = map(len, images)
-            rows = [(job, *row) for row in zip(range(len(files)), files, sizes, strict=True)]
-            db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            rows = [
+                (job, number, name, len(data), zlib.crc32(data))
+                for number, (name, data) in enumerate(zip(files, images, strict=True))
+            ]
+            db.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?)", rows)
             return replaced
 
         with self.sends.owing(change), self.transaction() as db:
@@ -204,18 +222,25 @@ class Journal(Database):
         """The bytes of a finished job, in order.
 
         Raises:
-            PictureMissingError: a file is gone. The job is then lost: running it again sends it.
+            PictureMissingError: a file is gone or holds something else. The journal stays as it is:
+                the file may be put back, or fetched again from the service.
         """
-        query = "SELECT number, file, size, NULL FROM pictures WHERE job = ? UNION ALL"
-        query += " SELECT number, NULL, 0, data FROM blobs WHERE job = ? ORDER BY number"
-        with self.open() as db:
-            rows = db.execute(query, (job, job)).fetchall()
+        rows = self._picture_rows(job)
+        while True:
             try:
-                return [data or b"" if file is None else self.pictures.read(file, size)
-                        for _, file, size, data in rows]  # fmt: skip
+                with self.translated():
+                    return [data or b"" if file is None else self.pictures.read(file, size, crc)
+                            for _, file, size, crc, data in rows]  # fmt: skip
             except PictureMissingError:
-                self.drop_images([job])
-                raise
+                before, rows = rows, self._picture_rows(job)
+                if rows == before:  # else another process has replaced them meanwhile
+                    raise
+
+    def _picture_rows(self, job: int) -> list[tuple[int, str | None, int, int, bytes | None]]:
+        query = "SELECT number, file, size, crc, NULL FROM pictures WHERE job = ? UNION ALL"
+        query += " SELECT number, NULL, 0, 0, data FROM blobs WHERE job = ? ORDER BY number"
+        with self.open() as db:
+            return db.execute(query, (job, job)).fetchall()
 
     def is_live(self, job: int, session: str, lease: float | None) -> bool:
         """Whether a job that stands as being sent is being sent now: by this process, which knows
@@ -248,11 +273,22 @@ class Journal(Database):
         self.pictures.delete(files)
         return freed
 
+    def expired(self, before: float, newest: int) -> list[int]:
+        """The results of earlier sessions that were begun before that time (since 1970). Those of
+        this one stay: where the clock is set right meanwhile, they are not as old as they seem.
+        """
+        query = "SELECT id FROM jobs WHERE created < ? AND session != ? AND id != ? AND state = ?"
+        with self.open() as db:
+            return [row[0] for row in db.execute(query, (before, SESSION, newest, State.DONE))]
+
     def forget(self, before: float, newest: int) -> None:
-        """Delete the rows of earlier sessions that were begun before that time (since 1970)."""
+        """Delete the rows of earlier sessions that were begun before that time (since 1970). A job
+        that may still have a result stays: where the clock was wrong, it may be a new one.
+        """
         query = "DELETE FROM jobs WHERE created < ? AND session != ? AND id != ?"
+        query += f" AND state NOT IN ({_marks(UNSETTLED)})"
         with self.transaction() as db:
-            db.execute(query, (before, SESSION, newest))
+            db.execute(query, (before, SESSION, newest, *UNSETTLED))
 
     def retained(self) -> tuple[int, int]:
         """Bytes and number of all pictures."""
@@ -331,6 +367,11 @@ def _delete_rows(db: sqlite3.Connection, job: int) -> tuple[list[str], int]:
     for table in ("pictures", "blobs"):
         db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
     return [row[0] for row in rows], int(blobs) + sum(row[1] for row in rows)
+
+
+def _hash(prompt: str | None) -> str | None:
+    """What the journal retains of a prompt."""
+    return None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
 def _marks(values: Sequence[object]) -> str:

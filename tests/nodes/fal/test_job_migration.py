@@ -127,7 +127,7 @@ print("done", flush=True)
     while blobs(folder):
         with program(code, folder) as victim:
             assert victim.stdout is not None and victim.stdout.readline() == "ready\n"
-            time.sleep(chance.uniform(0, 0.25))
+            time.sleep(chance.uniform(0, 0.04))
             victim.kill()
         kills += bool(blobs(folder))
         if kills % 5 == 0:

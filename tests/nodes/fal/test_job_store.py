@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -68,11 +70,11 @@ def test_a_dropped_job_never_was(tmp_path: Path) -> None:
     assert journal.find("key") is None and journal.spent() == 0
 
 
-def test_of_two_jobs_of_one_request_the_newest_counts(tmp_path: Path) -> None:
+def test_a_request_that_is_adopted_twice_is_one_job(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    old, new = journal.adopt("id-1", "fal"), journal.adopt("id-1", "fal")
+    first, second = journal.adopt("id-1", "fal"), Journal(tmp_path).adopt("id-1", "fal")
     entry = journal.find_request("id-1", "fal")
-    assert entry is not None and entry.id == new > old and entry.state is State.SENT
+    assert entry is not None and entry.id == first == second and entry.state is State.SENT
     assert journal.find_request("id-2", "fal") is None
     assert journal.find_request("id-1", "another") is None
     assert journal.spent() == 0, "what was collected was paid for by somebody else's run"
@@ -149,11 +151,69 @@ def test_what_was_paid_for_counts_after_its_images_made_room(
     assert journal.spent() == 3.0
 
 
+def test_a_clock_that_is_set_right_takes_no_open_job_and_no_picture_of_this_session(
+    tmp_path: Path,
+) -> None:
+    """They were written down in the wrong year."""
+    journal = Journal(tmp_path)
+    sent = begin(journal, "sent")
+    journal.sent(sent, "id-1")
+    finished(journal, "done", 1)
+    write(tmp_path, f"UPDATE jobs SET created = created - {365 * 86400}")
+    write(tmp_path, "UPDATE jobs SET session = 'before' WHERE key = 'sent'")
+    finished(journal, "new", 1)
+    assert [journal.find(key) is not None for key in ("sent", "done", "new")] == [True] * 3
+
+
+def test_a_late_drop_takes_no_result_away(tmp_path: Path) -> None:
+    """Of two processes that collect one job, one gives up after the other has its result."""
+    journal, other = Journal(tmp_path), Journal(tmp_path)
+    job = journal.adopt("id-1", "fal")
+    other.retain(job, State.DONE, [b"picture"], 0.0, "{}", "id-1")
+    journal.drop(job)
+    assert journal.images(job) == [b"picture"]
+
+
+def test_no_number_is_given_twice(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    first = begin(journal, "a")
+    journal.drop(first)
+    assert begin(journal, "b") > first
+
+
+def test_a_lost_job_whose_id_is_known_keeps_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    lost = begin(journal)
+    journal.unknown(lost, "id-lost")
+    collected = journal.adopt("id-other", "fal")
+    journal.retain(collected, State.DONE, [b"picture"], 0.0, "{}", "id-other")
+    journal.answer_unknown(collected, "")
+    entry = journal.find_request("id-lost", "fal")
+    assert entry is not None and entry.id == lost and entry.state is State.UNKNOWN
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+def test_opening_a_journal_again_keeps_the_locks_of_this_process(tmp_path: Path) -> None:
+    """Closing any descriptor of the file would end them, and the other process, as the last one to
+    close the database, would then delete the write-ahead log that this one still uses.
+    """
+    journal = Journal(tmp_path)
+    code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1])\n"
+    code += "db.execute('SELECT count(*) FROM jobs').fetchone(); db.close()"
+    with journal.open() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM jobs").fetchone()
+        Journal(tmp_path)
+        subprocess.run([sys.executable, "-c", code, str(journal.file)], check=True)
+        assert (tmp_path / f"{FILE_NAME}-wal").exists()
+
+
 def test_a_result_is_kept_for_30_days(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for key, days in (("old", 31), ("young", 29)):
         finished(journal, key, 1)
-        write(tmp_path, f"UPDATE jobs SET created = created - {days * 86400} WHERE key = '{key}'")
+        aged = f"created = created - {days * 86400}, session = 'before'"
+        write(tmp_path, f"UPDATE jobs SET {aged} WHERE key = '{key}'")
     finished(journal, "new", 1)
     assert [journal.find(key) is not None for key in ("old", "young", "new")] == [False, True, True]
 

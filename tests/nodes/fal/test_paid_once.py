@@ -105,15 +105,29 @@ def test_a_job_whose_answer_was_lost_is_collected_by_its_id(fal: FalServer, tmp_
 def test_of_two_lost_answers_that_look_alike_neither_is_guessed(
     fal: FalServer, tmp_path: Path
 ) -> None:
-    for prompt in ("a cat", "a dog"):
+    for steps in (8, 9):
         fal.fail("submit", fal_faults.reset_after_body())
-        request = replace(small_request(), prompt=prompt)
+        request = replace(small_request(), num_inference_steps=steps)
         with pytest.raises(SubmissionUnknownError):
             run(backend_of(fal, tmp_path), request)
     backend_of(fal, tmp_path).collect(next(iter(fal.jobs)), Watched())
+    for steps in (8, 9):
+        with pytest.raises(SubmissionUnknownError):
+            run(backend_of(fal, tmp_path), replace(small_request(), num_inference_steps=steps))
+    assert len(fal.calls("submit")) == 2
+
+
+def test_a_collected_job_of_another_prompt_is_not_taken_for_the_lost_one(
+    fal: FalServer, tmp_path: Path
+) -> None:
     for prompt in ("a cat", "a dog"):
+        fal.fail("submit", fal_faults.reset_after_body())
         with pytest.raises(SubmissionUnknownError):
             run(backend_of(fal, tmp_path), replace(small_request(), prompt=prompt))
+    backend_of(fal, tmp_path).collect([*fal.jobs][1], Watched())  # the dog
+    with pytest.raises(SubmissionUnknownError):
+        run(backend_of(fal, tmp_path), replace(small_request(), prompt="a cat"))
+    run(backend_of(fal, tmp_path), replace(small_request(), prompt="a dog"))
     assert len(fal.calls("submit")) == 2
 
 
