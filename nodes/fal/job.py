@@ -26,8 +26,8 @@ from .client import FalClient, unknown_submission
 from .error_mapping import is_cancelled
 from .job_pictures import PictureMissingError
 from .job_result import JobResult, most_pixels
-from .job_states import RESULT, State
-from .job_store import Entry, Journal
+from .job_states import RESULT, Entry, State
+from .job_store import Journal
 from .pricing import Price, billed_cost, cost_of
 from .progress import NoProgress, StepProgress, status_text
 from .schemas import Status, Submission

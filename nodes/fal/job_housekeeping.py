@@ -128,7 +128,9 @@ def delete_orphans(journal: Journal) -> None:
     """Delete old files that no row names. Under the write lock a row that is about to name one
     either stands there already, or its writer finds the file gone and reports it.
     """
-    left = journal.pictures.old_files() - journal.picture_names()
+    with journal.open() as db:
+        named = {row[0] for row in db.execute("SELECT file FROM pictures")}
+    left = journal.pictures.old_files() - named
 
     def step() -> bool:
         if not left:

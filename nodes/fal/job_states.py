@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import JournalError
@@ -23,7 +24,8 @@ class State(str, Enum):
 
 
 SPENT = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED, State.LOST)
-OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)
+UNSETTLED = (State.SENDING, State.UNKNOWN, State.SENT)
+OPEN = (*UNSETTLED, State.DONE, State.FLAGGED)
 
 RESULT: set[State | None] = {State.DONE, State.FLAGGED}
 ENDED: set[State | None] = RESULT | {State.LOST, State.FAILED, State.CANCELLED}
@@ -42,6 +44,23 @@ TRANSITIONS: dict[State | None, set[State | None]] = {
     State.FAILED: {*RESULT, State.FAILED, None},  # a result that is here is paid for
     State.CANCELLED: {*RESULT, State.CANCELLED, None},
 }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One job as written down.
+
+    Attributes:
+        being_sent: by this process or another one, now.
+    """
+
+    id: int
+    state: State
+    request_id: str | None
+    session: str
+    estimate: float | None
+    meta: str | None
+    being_sent: bool
 
 
 class TransitionError(JournalError):
@@ -96,3 +115,17 @@ def move(
     values = {"state": to, **(columns or {})}
     changes = ", ".join(f"{name} = ?" for name in values)
     db.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*values.values(), job))
+
+
+def check_same(db: sqlite3.Connection, job: int, column: str, value: str | None) -> None:
+    """Raises TransitionError if the row belongs to another job: what is owed may come after the
+    file was replaced by a new one.
+    """
+    row = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (job,)).fetchone()
+    if row is not None and None not in (value, row[0]) and row[0] != value:
+        raise TransitionError(f"Job {job} of the journal is another one than before.")
+
+
+def marks(values: Sequence[object]) -> str:
+    """Placeholders for so many values of a query."""
+    return ", ".join("?" * len(values))

@@ -16,7 +16,6 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import JournalError
@@ -24,30 +23,23 @@ from . import job_housekeeping
 from .job_database import Database
 from .job_pictures import PictureFolder, PictureMissingError
 from .job_sends import is_leased, new_lease
-from .job_states import OPEN, SPENT, State, TransitionError, create, move, state_of
-from .spend_limits import SpendLimits, check_limit
+from .job_states import (
+    OPEN,
+    UNSETTLED,
+    Entry,
+    State,
+    TransitionError,
+    check_same,
+    create,
+    marks,
+    move,
+    state_of,
+)
+from .spend_limits import SpendLimits, check_limit, spent_where
 
 LOG = logging.getLogger("onereward")
 SESSION = uuid.uuid4().hex  # one run of the program
-UNSETTLED = (State.SENDING, State.UNKNOWN, State.SENT)
 FIELDS = "id, state, request_id, session, estimate, meta, lease"  # those of an Entry, and a lease
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One job as written down.
-
-    Attributes:
-        being_sent: by this process or another one, now.
-    """
-
-    id: int
-    state: State
-    request_id: str | None
-    session: str
-    estimate: float | None
-    meta: str | None
-    being_sent: bool
 
 
 class Journal(Database):
@@ -92,8 +84,10 @@ class Journal(Database):
                 entry = self._open_job(db, key)
                 if entry is not None:
                     return entry
-                check_limit("run", _spent(db, "run = ?", run), estimate, limits.run)
-                check_limit("session", _spent(db, "session = ?", SESSION), estimate, limits.session)
+                spent = spent_where(db, "run = ?", run)
+                check_limit("run", spent, estimate, limits.run)
+                spent = spent_where(db, "session = ?", SESSION)
+                check_limit("session", spent, estimate, limits.session)
                 job = create(db, State.SENDING, {
                     "key": key, "server": server, "about": about, "session": SESSION, "run": run,
                     "estimate": estimate, "created": time.time(), "lease": new_lease(),
@@ -121,7 +115,7 @@ class Journal(Database):
         key = self.sends.key_of(job)
 
         def change(db: sqlite3.Connection) -> None:
-            _check_same(db, job, "key", key)
+            check_same(db, job, "key", key)
             if to is None and state_of(db, job) not in (State.SENDING, State.SENT):
                 return  # another process has written a result meanwhile, or the row is gone
             move(db, job, to, columns)
@@ -196,7 +190,7 @@ class Journal(Database):
         files = self.write_pictures(images)
 
         def change(db: sqlite3.Connection) -> list[str]:
-            _check_same(db, job, "request_id", request_id)
+            check_same(db, job, "request_id", request_id)
             self.pictures.check(files)
             move(db, job, state, {"meta": meta})
             query = "UPDATE jobs SET cost = coalesce(?, cost),"
@@ -248,11 +242,6 @@ class Journal(Database):
         """
         return self.sends.key_of(job) is not None if session == SESSION else is_leased(lease)
 
-    def picture_names(self) -> set[str]:
-        """The files that the journal names."""
-        with self.open() as db:
-            return {row[0] for row in db.execute("SELECT file FROM pictures")}
-
     def write_pictures(self, images: Iterable[bytes]) -> list[str]:
         """New files, which a row should name soon; their names."""
         with self.translated():
@@ -286,7 +275,7 @@ class Journal(Database):
         that may still have a result stays: where the clock was wrong, it may be a new one.
         """
         query = "DELETE FROM jobs WHERE created < ? AND session != ? AND id != ?"
-        query += f" AND state NOT IN ({_marks(UNSETTLED)})"
+        query += f" AND state NOT IN ({marks(UNSETTLED)})"
         with self.transaction() as db:
             db.execute(query, (before, SESSION, newest, *UNSETTLED))
 
@@ -304,8 +293,9 @@ class Journal(Database):
         """
         with self.open() as db:
             if since is not None:
-                return _spent(db, "created > ?", since)
-            return _spent(db, "session = ?", SESSION) if run is None else _spent(db, "run = ?", run)
+                return spent_where(db, "created > ?", since)
+            where = ("session = ?", SESSION) if run is None else ("run = ?", run)
+            return spent_where(db, *where)
 
     def price(self, server: str, youngest: float) -> tuple[float, str] | None:
         """A price asked for at most `youngest` seconds ago: dollars per unit, unit."""
@@ -320,7 +310,7 @@ class Journal(Database):
             db.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?, ?)", values)
 
     def _open_job(self, db: sqlite3.Connection, key: str) -> Entry | None:
-        return self._newest(db, f"key = ? AND state IN ({_marks(OPEN)})", (key, *OPEN))
+        return self._newest(db, f"key = ? AND state IN ({marks(OPEN)})", (key, *OPEN))
 
     def _newest(
         self, db: sqlite3.Connection, where: str, values: tuple[object, ...]
@@ -342,24 +332,6 @@ class Journal(Database):
         return Entry(job, State(state), request_id, session, estimate, meta, sending)
 
 
-def _check_same(db: sqlite3.Connection, job: int, column: str, value: str | None) -> None:
-    """Raises TransitionError if the row belongs to another job: what is owed may come after the
-    file was replaced by a new one.
-    """
-    row = db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (job,)).fetchone()
-    if row is not None and None not in (value, row[0]) and row[0] != value:
-        raise TransitionError(f"Job {job} of the journal is another one than before.")
-
-
-def _spent(db: sqlite3.Connection, where: str, value: str | float) -> float:
-    """US dollars of all jobs for which `where` holds: the one query of what was spent. A job whose
-    bill is not known counts as estimated, if it may be billed.
-    """
-    each = f"coalesce(cost, CASE WHEN state IN ({_marks(SPENT)}) THEN estimate END)"
-    query = f"SELECT total({each}) FROM jobs WHERE {where}"
-    return float(db.execute(query, (*SPENT, value)).fetchone()[0])
-
-
 def _delete_rows(db: sqlite3.Connection, job: int) -> tuple[list[str], int]:
     """Let a job name no pictures; the names of the files it had, and the bytes of all of them."""
     rows = db.execute("SELECT file, size FROM pictures WHERE job = ?", (job,)).fetchall()
@@ -372,7 +344,3 @@ def _delete_rows(db: sqlite3.Connection, job: int) -> tuple[list[str], int]:
 def _hash(prompt: str | None) -> str | None:
     """What the journal retains of a prompt."""
     return None if prompt is None else hashlib.sha256(prompt.encode()).hexdigest()[:16]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))

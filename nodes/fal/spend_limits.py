@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, replace
 
 from ..contracts import FalSpec
 from ..errors import InputError
+from .job_states import SPENT, marks
 
 SETTINGS = {"run": "Ceiling for one run", "session": "Ceiling for a session"}
 
@@ -72,3 +74,12 @@ def _lower(limit: float, machines: float) -> float:
         return limit
     # A limit that is no number is none.
     return limit if 0 < limit < machines else MachineLimit(machines)
+
+
+def spent_where(db: sqlite3.Connection, where: str, value: str | float) -> float:
+    """US dollars of all jobs for which `where` holds: the one query of what was spent. A job whose
+    bill is not known counts as estimated, if it may be billed.
+    """
+    each = f"coalesce(cost, CASE WHEN state IN ({marks(SPENT)}) THEN estimate END)"
+    query = f"SELECT total({each}) FROM jobs WHERE {where}"
+    return float(db.execute(query, (*SPENT, value)).fetchone()[0])

@@ -19,8 +19,8 @@ from onereward_pack.nodes.fal import job_housekeeping, job_pictures
 from onereward_pack.nodes.fal.job_database import FILE_NAME, OUTDATED
 from onereward_pack.nodes.fal.job_history import clear_images, view
 from onereward_pack.nodes.fal.job_pictures import FOLDER
-from onereward_pack.nodes.fal.job_states import State
-from onereward_pack.nodes.fal.job_store import Entry, Journal
+from onereward_pack.nodes.fal.job_states import Entry, State
+from onereward_pack.nodes.fal.job_store import Journal
 
 OLD = Path(__file__).parents[2] / "data" / "journal_30f877f.sqlite3"
 FINISHED = 24  # jobs, of 1, 2, 3, 1, ... pictures

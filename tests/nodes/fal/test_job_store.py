@@ -16,8 +16,8 @@ from onereward_pack.nodes.errors import InputError
 from onereward_pack.nodes.fal import job_housekeeping
 from onereward_pack.nodes.fal import job_store as module
 from onereward_pack.nodes.fal.job_database import FILE_NAME
-from onereward_pack.nodes.fal.job_states import State
-from onereward_pack.nodes.fal.job_store import SESSION, Entry, Journal
+from onereward_pack.nodes.fal.job_states import Entry, State
+from onereward_pack.nodes.fal.job_store import SESSION, Journal
 from onereward_pack.nodes.fal.spend_limits import SpendLimits
 
 OPEN = (State.SENDING, State.UNKNOWN, State.SENT, State.DONE, State.FLAGGED)

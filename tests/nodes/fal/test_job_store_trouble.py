@@ -15,8 +15,8 @@ from fakes.fal_journals import NO_LIMITS, begin, disk_of, program, without_right
 from onereward_pack.nodes.errors import JournalError
 from onereward_pack.nodes.fal import job_database, job_sends
 from onereward_pack.nodes.fal.job_database import FILE_NAME
-from onereward_pack.nodes.fal.job_states import State
-from onereward_pack.nodes.fal.job_store import SESSION, Entry, Journal
+from onereward_pack.nodes.fal.job_states import Entry, State
+from onereward_pack.nodes.fal.job_store import SESSION, Journal
 
 
 def test_the_first_use_by_eight_threads_at_once_begins_one_job(tmp_path: Path) -> None:
