@@ -37,6 +37,7 @@ from torch import Tensor
 CPU = torch.device("cpu")
 NAME = "OneReward.safetensors"
 WIDTH = 256  # so that the transformer is larger than the vocabularies
+MOST_TRIES = 20  # a run needs at most 3; one that would never end fails
 
 
 class Card(OwnMemory):
@@ -58,6 +59,7 @@ class Card(OwnMemory):
 
     def recover(self) -> None:
         self.recovered += 1
+        assert self.recovered <= MOST_TRIES, "it tries again and again with the same plan"
 
 
 @dataclass
