@@ -52,6 +52,7 @@ SLOW = (
     "local_backend/acceleration/test_block_compile.py",
     "local_backend/test_quality_of_levels.py",
     "local_backend/offload/test_runtime_options.py",
+    "local_backend/backends/test_flux.py",
     "local_backend/test_bench.py",
     "local_backend/server/test_postgres.py",
     "nodes/fal/test_job_migration.py",
