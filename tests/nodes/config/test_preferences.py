@@ -47,6 +47,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path, preferences: Preferences) -> No
     assert load(tmp_path) == preferences
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    save(tmp_path, OTHER)
+    [file] = [file for file in tmp_path.rglob("*") if file.is_file()]
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(tmp_path) == OTHER
+
+
 def test_the_file_is_for_this_user_alone_and_the_only_one(tmp_path: Path) -> None:
     folder, mask = tmp_path / "user" / "__onereward", os.umask(0)
     try:

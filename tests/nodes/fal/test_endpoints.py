@@ -191,6 +191,14 @@ def test_the_remedy_can_be_copied_into_the_file(tmp_path: Path) -> None:
     assert example is not None and set(json.loads(example[0])["name"]) == {"url", "key_env", "ca"}
 
 
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    """Editors on Windows write one."""
+    server = named(tmp_path, "https://gpu.example.com")
+    file = tmp_path / "servers.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert find_server("studio", tmp_path) == server
+
+
 def test_the_file_cannot_rename_fal(tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_text('{"fal": {"url": "https://evil.com"}}')
     with pytest.raises(InputError, match='"fal", which is fal itself. Rename it'):
